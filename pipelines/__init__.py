@@ -1,0 +1,1 @@
+"""Ray Data applications: fetch videos, and extract face groups from them."""

@@ -1,0 +1,201 @@
+"""The configuration of a run: frozen dataclasses in code, YAML and the command line at the edge.
+
+The defaults are ``conf/base.yaml``; ``conf/paper.yaml`` switches every addition to the published
+method off. Each addition is one key.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from s2vgan.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Generator, discriminator and audio encoder.
+
+    Attributes:
+        kind: gru: ConvGRU in generator and discriminator; no_gru: neither (the ablation).
+        z_dim: length of the noise vector z, drawn once per group; 0 for none.
+        width: channels of the widest-resolution trunk block; doubled at each coarser block.
+        audio_features: what the audio encoder reads: the raw waveform or a log-mel spectrogram.
+        audio_past: seconds of speech before the group that the encoder also sees.
+        audio_ahead: seconds after it; a stream is late by as much.
+        audio_dim: length of the audio code.
+        audio_dropout: dropout in the audio encoder.
+        frame_features: what the ConvGRU reads at each of its steps: the same (shared) features,
+            or an (own) slice of channels per frame.
+        initial_state: of the ConvGRU: zero, or the learned mean face.
+        carry_state: carry the ConvGRU's state from group to group, and train on sequences.
+        mean_face: learn a mean face, added to every frame before tanh.
+        pose_dim: length of the pose code (principal components of the upper face); 0 for none.
+        discriminator_gru_after: convolutions of the discriminator before its ConvGRU; 0 as
+            published, where the ConvGRU reads the frames themselves.
+        spectral_norm: spectral normalisation in the discriminator instead of BatchNorm.
+    """
+
+    kind: Literal["gru", "no_gru"] = "gru"
+    z_dim: int = 16
+    width: int = 32
+    audio_features: Literal["waveform", "logmel"] = "logmel"
+    audio_past: float = 0.3
+    audio_ahead: float = 0.1
+    audio_dim: int = 128
+    audio_dropout: float = 0.2
+    frame_features: Literal["shared", "own"] = "own"
+    initial_state: Literal["zero", "mean_face"] = "mean_face"
+    carry_state: bool = True
+    mean_face: bool = True
+    pose_dim: int = 8
+    discriminator_gru_after: int = 2
+    spectral_norm: bool = True
+
+    def __post_init__(self) -> None:
+        _at_least("model.z_dim", self.z_dim, 0)
+        _at_least("model.width", self.width, 4)
+        _at_least("model.audio_dim", self.audio_dim, 1)
+        _at_least("model.pose_dim", self.pose_dim, 0)
+        _at_least("model.discriminator_gru_after", self.discriminator_gru_after, 0)
+        _between("model.audio_dropout", self.audio_dropout, 0, 0.9)
+        _between("model.audio_past", self.audio_past, 0, 2)
+        _between("model.audio_ahead", self.audio_ahead, 0, 2)
+        if self.initial_state == "mean_face" and not self.mean_face:
+            raise ConfigError(
+                "model.initial_state is mean_face but model.mean_face is false; "
+                "set model.mean_face to true or model.initial_state to zero."
+            )
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The losses and their weights; a weight of 0 switches a term off.
+
+    Attributes:
+        adversarial: form of the GAN objective: bce (Goodfellow et al. 2014, non-saturating) or
+            hinge (Lim and Ye 2017).
+        gan: weight of the generator's adversarial term.
+        l1: weight of the mean absolute error, on [-1, 1].
+        ssim: weight of 1 - SSIM.
+        mouth: factor on l1 and ssim inside the mouth region; 1 treats all pixels alike.
+        audio: weight of predicting the mouth's code from the audio code.
+    """
+
+    adversarial: Literal["bce", "hinge"] = "hinge"
+    gan: float = 0.02
+    l1: float = 1.0
+    ssim: float = 0.3
+    mouth: float = 3.0
+    audio: float = 0.3
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            if item.name != "adversarial":
+                _at_least(f"loss.{item.name}", getattr(self, item.name), 0)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation, budget and what is written when.
+
+    Attributes:
+        lr_g: learning rate of the generator and the audio encoder.
+        lr_d: learning rate of the discriminator.
+        beta1: of Adam, for both.
+        beta2: of Adam, for both.
+        batch: groups a step over all workers (batch / sequence sequences).
+        sequence: consecutive groups the state is carried over in one step.
+        steps: of training in all; the budget in minutes may end it earlier.
+        minutes: of training in all, 0 for no limit.
+        pretrain_steps: of the audio encoder alone, before step 0.
+        ema: decay of the generator's exponential moving average; 0 for none.
+        clip: largest norm of a gradient; 0 for no limit.
+        pose_noise: standard deviation of the noise on the pose code, in its own deviations.
+        held_out: share of each video's time, at its end, that training never sees.
+        evaluate_every: steps between evaluations; each writes a checkpoint and samples.
+        amp: mixed precision: off, bf16 autocast, or auto for bf16 where the processor has it.
+        compile: compile the generator and the discriminator with torch.compile.
+        seed: of weights, batches and noise.
+    """
+
+    lr_g: float = 2e-4
+    lr_d: float = 2e-4
+    beta1: float = 0.5
+    beta2: float = 0.999
+    batch: int = 16
+    sequence: int = 2
+    steps: int = 100_000
+    minutes: float = 30.0
+    pretrain_steps: int = 300
+    ema: float = 0.995
+    clip: float = 10.0
+    pose_noise: float = 0.1
+    held_out: float = 0.15
+    evaluate_every: int = 250
+    amp: Literal["auto", "off", "bf16"] = "auto"
+    compile: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "sequence", "steps", "evaluate_every"):
+            _at_least(f"train.{name}", getattr(self, name), 1)
+        for name in ("lr_g", "lr_d", "minutes", "pretrain_steps", "clip", "pose_noise"):
+            _at_least(f"train.{name}", getattr(self, name), 0)
+        _between("train.ema", self.ema, 0, 1)
+        _between("train.held_out", self.held_out, 0.01, 0.9)
+        if self.batch % self.sequence:
+            raise ConfigError(
+                f"train.batch {self.batch} is not a multiple of train.sequence {self.sequence}; "
+                "change one of them."
+            )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run; stored with its model."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.train.sequence > 1 and not self.model.carry_state:
+            raise ConfigError(
+                "train.sequence is above 1 but model.carry_state is false: set train.sequence "
+                "to 1 or model.carry_state to true."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Config":
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ConfigError: if a key is unknown (it is named).
+        """
+        parts: dict[str, Any] = {}
+        kinds = {"model": ModelConfig, "loss": LossConfig, "train": TrainConfig}
+        for section, content in values.items():
+            if section not in kinds:
+                raise ConfigError(f"unknown key {section!r}; known: {', '.join(kinds)}.")
+            known = {item.name for item in dataclasses.fields(kinds[section])}
+            for key in content:
+                if key not in known:
+                    raise ConfigError(
+                        f"unknown key {section}.{key}; known: {', '.join(sorted(known))}."
+                    )
+            parts[section] = kinds[section](**content)
+        return cls(**parts)
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise ConfigError(f"{name} is {value}; it must be at least {least}.")
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}; it must lie between {low} and {high}.")

@@ -1,0 +1,177 @@
+"""Who stands in the table: runs, and the controls that tell what a number is worth.
+
+Both answer alike: frames for a piece of time.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from s2vgan.dataset import GroupDataset
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of a split that is generated and compared.
+
+    Attributes:
+        video: number of its video.
+        real: (n, S, S, 3) uint8, the true frames.
+        speech: float32 mono in [-1, 1] of the same time.
+        other_speech: as long, of another moment of the same split.
+    """
+
+    video: int
+    real: np.ndarray
+    speech: np.ndarray
+    other_speech: np.ndarray
+
+
+Speak = Callable[[Piece], np.ndarray]
+
+
+class Speaker(Protocol):
+    """What evaluation asks of a model; :class:`s2vgan.synthesis.Synthesizer` is one."""
+
+    @property
+    def has_pose(self) -> bool:
+        """Whether it takes a pose code."""
+
+    def speak(self, audio: np.ndarray, seed: int = 0, pose: np.ndarray | None = None) -> np.ndarray:
+        """Frames (n, S, S, 3) uint8 for a piece of speech."""
+
+    def pose_of(self, frames: np.ndarray) -> np.ndarray:
+        """Pose codes (n, P) of real frames."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A run in the table.
+
+    Attributes:
+        name: short, unique in the table.
+        run: its folder.
+        seed: of its training.
+        held_out: share of each video's end that its training never saw.
+        speaker: its model.
+    """
+
+    name: str
+    run: str
+    seed: int | None
+    held_out: float
+    speaker: Speaker
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row before it is measured: who speaks, and how."""
+
+    name: str
+    kind: Literal["model", "control"]
+    speak: Speak
+    run: str | None = None
+    seed: int | None = None
+    pose: Literal["reference", "true"] | None = None
+
+    @property
+    def label(self) -> str:
+        """Name for people, unique in a split."""
+        pose = ", true pose" if self.pose == "true" else ""
+        owner = f" of {Path(self.run).name}" if self.kind == "control" and self.run else ""
+        return f"{self.name}{owner}{pose}"
+
+
+def cut_pieces(dataset: GroupDataset, rows: np.ndarray, seconds: float, frames: int) -> list[Piece]:
+    """Pieces of at most ``seconds``, evenly chosen so that they hold about ``frames`` frames.
+
+    Args:
+        dataset: that ``rows`` belong to.
+        rows: of a split, in time order.
+        seconds: longest piece.
+        frames: bound on their sum; one piece is always given if there are rows.
+    """
+    longest = max(1, round(seconds / dataset.spec.seconds))
+    parts: list[np.ndarray] = []
+    for segment in dataset.segments(rows):
+        parts.extend(np.array_split(segment, -(-len(segment) // longest)))
+    total = sum(len(part) for part in parts) * dataset.spec.frames_per_group
+    if total > frames:
+        count = max(1, len(parts) * frames // total)
+        # The middles of equal shares: the first and last piece are no better than others.
+        chosen = ((np.arange(count) + 0.5) * len(parts) / count).astype(int)
+        parts = [parts[number] for number in chosen]
+    if not parts:
+        return []
+    speech = [dataset.speech(part) for part in parts]
+    # Half the split away, and cut at the same lengths: wrong speech, as loud and as long.
+    everything = np.concatenate(speech)
+    other = np.roll(everything, len(everything) // 2)
+    ends = np.cumsum([len(part) for part in speech])[:-1]
+    return [
+        Piece(int(dataset.video[part[0]]), np.concatenate(dataset.frames[part]), said, wrong)
+        for part, said, wrong in zip(parts, speech, np.split(other, ends), strict=True)
+    ]
+
+
+def from_run(contender: Contender) -> Iterator[Entry]:
+    """The rows of one run: its pose held, its pose from the true video, and wrong speech.
+
+    The last is the control ``shuffled_audio``: the model itself, given other_speech.
+    """
+    speaker = contender.speaker
+    row = partial(Entry, run=contender.run, seed=contender.seed)
+    yield row(contender.name, "model", lambda piece: speaker.speak(piece.speech), pose="reference")
+    if speaker.has_pose:
+        yield row(
+            contender.name,
+            "model",
+            lambda piece: speaker.speak(piece.speech, pose=speaker.pose_of(piece.real)),
+            pose="true",
+        )
+    yield row(
+        "shuffled_audio",
+        "control",
+        lambda piece: speaker.speak(piece.other_speech),
+        pose="reference",
+    )
+
+
+def from_data(dataset: GroupDataset, rows: np.ndarray) -> list[Entry]:
+    """The controls that need no model.
+
+    ``mean_face``: the mean of the video's training frames, held still. ``medoid_frame``: the real
+    training frame nearest to that mean (so the medoid under squared distance), held still: as
+    sharp as a face can be without motion. ``noise``: uniform noise.
+
+    Args:
+        dataset: to take frames from.
+        rows: training time.
+    """
+    means, medoids = {}, {}
+    for video in np.unique(dataset.video):
+        own = rows[dataset.video[rows] == video]
+        frames = dataset.frames[own]
+        frames = frames.reshape(-1, *frames.shape[2:])
+        mean = np.zeros(frames.shape[1:])
+        for part in np.array_split(frames, -(-len(frames) // 1024)):
+            mean += part.sum(axis=0, dtype=np.float64)
+        mean /= len(frames)
+        distance = [np.square(frame - mean).mean() for frame in frames]
+        means[video] = mean.round().astype(np.uint8)
+        medoids[video] = frames[int(np.argmin(distance))]
+    noise = np.random.default_rng(0)
+
+    def still(face: np.ndarray, piece: Piece) -> np.ndarray:
+        return np.broadcast_to(face, piece.real.shape).copy()
+
+    controls: dict[str, Speak] = {
+        "mean_face": lambda piece: still(means[piece.video], piece),
+        "medoid_frame": lambda piece: still(medoids[piece.video], piece),
+        "noise": lambda piece: noise.integers(0, 256, piece.real.shape, dtype=np.uint8),
+    }
+    return [Entry(name, "control", speak) for name, speak in controls.items()]

@@ -1,0 +1,296 @@
+"""Runs measured against the real video, on training time and held-out time, beside controls."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from s2vgan.contenders import Contender, Entry, Piece, cut_pieces, from_data, from_run
+from s2vgan.dataset import GroupDataset
+from s2vgan.errors import DatasetError, RunError
+from s2vgan.groups import GroupSpec
+from s2vgan.metrics import (
+    METRICS,
+    Instruments,
+    Stretch,
+    estimate,
+    find_trunk,
+    load_lpips,
+    measure,
+)
+from s2vgan.openings import make_ruler
+from s2vgan.synthesis import Synthesizer
+
+METRICS_FILE = "metrics.json"
+PAPER = [  # Table 1 of arXiv 2207.08813 as printed; its ranges are not stated
+    {"name": "wav2pix", "mse": 0.0965, "ssim": 0.1564, "lpips": 0.5885},
+    {"name": "no GRU", "mse": 0.1074, "ssim": 0.9525, "lpips": 0.4778},
+    {"name": "with GRU", "mse": 0.1034, "ssim": 0.9543, "lpips": 0.4931},
+]
+
+_BLOCK_SECONDS = 3.0  # resampled whole by the bootstrap
+_SHOWN_SECONDS = 10.0  # kept for the report's pictures
+# Longest piece in seconds (a model starts afresh at each) and about how many frames in all.
+_PIECES = {"heldout": (10.0, 1800), "train": (3.0, 600)}
+_HELD_OUT = 0.15  # where no run says otherwise
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """What one entry made for the pieces that the report shows.
+
+    Attributes:
+        entry: who made it.
+        frames: (n, S, S, 3) uint8.
+        opening: (n,) its mouth opening.
+    """
+
+    entry: Entry
+    frames: np.ndarray
+    opening: np.ndarray
+
+
+@dataclass(frozen=True)
+class Showcase:
+    """Up to 10 s of a split: the real frames, their speech, and what each entry made of it."""
+
+    split: str
+    real: np.ndarray
+    opening: np.ndarray
+    speech: np.ndarray
+    exhibits: list[Exhibit]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The outcome.
+
+    Attributes:
+        metrics: the content of metrics.json.
+        spec: of the dataset.
+        showcase: of held-out time, or of training time where there is no other.
+        notes: sentences about what was left out, and how things were measured.
+        runs: folder of each contender by name.
+    """
+
+    metrics: dict[str, Any]
+    spec: GroupSpec
+    showcase: Showcase
+    notes: list[str]
+    runs: dict[str, Path] = field(default_factory=dict)
+
+
+def evaluate(
+    data: str | Path,
+    runs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    openings: str | Path | None = None,
+    lpips_trunk: str | Path | None = None,
+    device: str = "cpu",
+) -> Evaluation:
+    """Measure runs and controls on a dataset and write OUT/metrics.json.
+
+    A run of another spec, missing LPIPS weights, or a dataset without held-out time become notes,
+    and the rest goes on.
+
+    Args:
+        data: the dataset.
+        runs: run or model folders.
+        out: folder of the report.
+        openings: true mouth openings; by default those beside the source videos, if any.
+        lpips_trunk: AlexNet weights for LPIPS, see :func:`s2vgan.metrics.find_trunk`.
+        device: to compute on.
+
+    Raises:
+        DatasetError: if there is no dataset, or ``openings`` do not belong to it.
+        RunError: if a run has no model, or all were made for another spec.
+        ConfigError: if ``lpips_trunk`` is given and does not hold the weights.
+    """
+    dataset = GroupDataset.load(data)
+    contenders, notes = _load(runs, dataset, device)
+    trunk = find_trunk(lpips_trunk)
+    if trunk is None:
+        notes.append(
+            "LPIPS is left out: there are no AlexNet weights on this machine; give --lpips-trunk "
+            "PATH or set S2VGAN_LPIPS_TRUNK."
+        )
+    training, held_out = _splits(dataset, contenders, notes)
+    ruler = make_ruler(dataset, data, openings, training, held_out)
+    notes.append(ruler.sentence)
+    lpips = load_lpips(trunk, device) if trunk else None
+    evaluation = compare(
+        dataset, contenders, Instruments(ruler.opening, lpips, device), training, held_out
+    )
+    evaluation.notes.extend(notes)
+    evaluation.metrics.update(opening=ruler.to_dict(), notes=evaluation.notes)
+    write_whole(Path(out) / METRICS_FILE, json.dumps(evaluation.metrics, indent=2) + "\n")
+    return evaluation
+
+
+def compare(
+    dataset: GroupDataset,
+    contenders: Sequence[Contender],
+    instruments: Instruments,
+    training: np.ndarray,
+    held_out: np.ndarray,
+) -> Evaluation:
+    """Measure contenders and controls on both splits; nothing is written.
+
+    Args:
+        dataset: real frames and speech.
+        contenders: the models; none gives the controls alone.
+        instruments: to measure with.
+        training: rows of training time.
+        held_out: rows of held-out time; may be empty.
+    """
+    splits = {"heldout": held_out, "train": training}
+    pieces = {split: cut_pieces(dataset, rows, *_PIECES[split]) for split, rows in splits.items()}
+    pieces = {split: found for split, found in pieces.items() if found}
+    if not pieces:
+        raise DatasetError("the dataset holds no group to evaluate on; extract more video.")
+    entries = [
+        *(entry for contender in contenders for entry in from_run(contender)),
+        *from_data(dataset, training),
+    ]
+    shown = next(iter(pieces))
+    rows, exhibits = [], []
+    frames = sum(len(piece.real) for found in pieces.values() for piece in found)
+    with tqdm(total=frames * len(entries), unit="frame", desc="evaluate", disable=None) as bar:
+        for split, found in pieces.items():
+            for entry in entries:
+                bar.set_postfix_str(f"{split}: {entry.label}", refresh=False)
+                keep = _shown(found, dataset.spec) if split == shown else 0
+                row, made = _row(entry, split, found, instruments, dataset.spec, keep, bar)
+                rows.append(row)
+                if keep:
+                    opening = instruments.opening(made)
+                    exhibits.append(Exhibit(entry, made, opening))
+    visible = pieces[shown][: _shown(pieces[shown], dataset.spec)]
+    real = np.concatenate([piece.real for piece in visible])
+    speech = np.concatenate([piece.speech for piece in visible])
+    showcase = Showcase(shown, real, instruments.opening(real), speech, exhibits)
+    metrics = {
+        "rows": rows,
+        "spec": dataset.spec.to_dict(),
+        "dataset": dataset.info.sha256,
+        "paper": PAPER,
+        "metrics": {name: metric.declaration() for name, metric in METRICS.items()},
+    }
+    runs = {contender.name: Path(contender.run) for contender in contenders}
+    return Evaluation(metrics, dataset.spec, showcase, [], runs)
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Write a text file whole or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_text(content, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load(
+    runs: Sequence[str | Path], dataset: GroupDataset, device: str
+) -> tuple[list[Contender], list[str]]:
+    """The runs that can speak these groups, and a note on each that cannot."""
+    contenders: list[Contender] = []
+    notes: list[str] = []
+    for run in runs:
+        model = Synthesizer.load(run, device)
+        if model.spec != dataset.spec:
+            notes.append(f"{run} is left out: it was trained on {model.spec}, not {dataset.spec}.")
+            continue
+        taken = {contender.name for contender in contenders}
+        name = next(name for name in _names(Path(run)) if name not in taken)
+        if model.manifest["dataset"] != dataset.info.sha256:
+            notes.append(f"{name} was trained on another dataset: its train rows are new to it.")
+        seed, held_out = model.manifest["seed"], model.config.train.held_out
+        contenders.append(Contender(name, str(run), seed, held_out, model))
+    if runs and not contenders:
+        raise RunError(" ".join(notes) + " Extract with their spec, or give other runs.")
+    return contenders, notes
+
+
+def _names(run: Path) -> Iterator[str]:
+    """Names for a run, shortest first: its folder, then with its parents, then numbered."""
+    parts = [part for part in run.resolve().parts if part not in ("/", "model")]
+    for count in range(1, len(parts) + 1):
+        yield "/".join(parts[-count:])
+    number = 2
+    while True:
+        yield f"{parts[-1] if parts else 'run'} ({number})"
+        number += 1
+
+
+def _splits(
+    dataset: GroupDataset, contenders: Sequence[Contender], notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that every run trained on, and rows that no run did."""
+    shares = [contender.held_out for contender in contenders] or [_HELD_OUT]
+    if len(set(shares)) > 1:
+        notes.append(
+            f"The runs held out {min(shares):g} to {max(shares):g} of each video: rows are on the "
+            "time that all of them, or none of them, trained on."
+        )
+    training, held_out = dataset.split(max(shares))[0], dataset.split(min(shares))[1]
+    if not len(held_out):
+        notes.append(
+            "There are no held-out rows: the videos are too short to hold "
+            f"{min(shares):.0%} of their groups out."
+        )
+    return training, held_out
+
+
+def _shown(pieces: Sequence[Piece], spec: GroupSpec) -> int:
+    """How many pieces, from the first, the report shows."""
+    ends = np.cumsum([len(piece.real) for piece in pieces])
+    return max(1, int((ends <= _SHOWN_SECONDS * spec.fps).sum()))
+
+
+def _row(
+    entry: Entry,
+    split: str,
+    pieces: Sequence[Piece],
+    instruments: Instruments,
+    spec: GroupSpec,
+    keep: int,
+    bar: "tqdm[Any]",
+) -> tuple[dict[str, Any], np.ndarray]:
+    """A row of metrics.json, and the frames of the first ``keep`` pieces."""
+    blocks: dict[str, list[np.ndarray]] = {}
+    kept = []
+    for number, piece in enumerate(pieces):
+        made = entry.speak(piece)[: len(piece.real)]
+        count = -(-len(made) // round(_BLOCK_SECONDS * spec.fps))
+        stretch = Stretch(made, piece.real, spec.frames_per_group)
+        for name, terms in measure(stretch, instruments).items():
+            parts = np.array_split(terms, count)
+            blocks.setdefault(name, []).extend(part.sum(axis=0) for part in parts)
+        if number < keep:
+            kept.append(made)
+        bar.update(len(made))
+    found = {name: estimate(name, np.stack(parts)) for name, parts in blocks.items()}
+    row = {
+        "name": entry.name,
+        "run": entry.run,
+        "seed": entry.seed,
+        "kind": entry.kind,
+        "split": split,
+        "pose": entry.pose,
+        "n": sum(len(piece.real) for piece in pieces),
+        "metrics": {
+            name: {"value": value.value, "ci_low": value.low, "ci_high": value.high}
+            for name, value in found.items()
+            if value is not None
+        },
+    }
+    return row, np.concatenate(kept) if kept else np.empty(0, np.uint8)

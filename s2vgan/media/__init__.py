@@ -1,0 +1,25 @@
+"""Video and sound files: probe, decode on the presentation clock, resample, encode (PyAV).
+
+Time is the presentation clock of the file, in seconds: what a player shows and plays at that
+moment. Start offsets, edit lists, variable frame rates and encoder delays are part of it.
+"""
+
+from s2vgan.media.encode import encode_fragmented, write_video
+from s2vgan.media.files import MAX_PIXELS, MAX_SECONDS
+from s2vgan.media.picture import Picture, Probe, on_grid, pictures, probe
+from s2vgan.media.sound import Track, read_audio, read_track
+
+__all__ = [
+    "MAX_PIXELS",
+    "MAX_SECONDS",
+    "Picture",
+    "Probe",
+    "Track",
+    "encode_fragmented",
+    "on_grid",
+    "pictures",
+    "probe",
+    "read_audio",
+    "read_track",
+    "write_video",
+]

@@ -1,0 +1,77 @@
+"""Opening files that nobody vouches for: allow-lists and limits.
+
+Containers and codecs are on a list that FFmpeg itself enforces before it reads anything, only
+local files can be opened, and sizes are limited at the probe.
+"""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import av
+
+from s2vgan.errors import SourceError
+
+MAX_PIXELS: Final = 4096 * 2304
+MAX_SECONDS: Final = 4 * 3600
+MAX_AUDIO_RATE: Final = 192_000
+
+CONTAINERS: Final = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,ogg,asf,"
+    "wav,w64,flac,mp3,aac,aiff,caf"
+)
+VIDEO_CODECS: Final = (
+    "h264,hevc,vp8,vp9,av1,libdav1d,libvpx-vp9,mpeg1video,mpeg2video,mpeg4,msmpeg4v2,msmpeg4,"
+    "h263,flv,vc1,wmv2,wmv3,theora,mjpeg,png,prores,ffv1"
+)
+AUDIO_CODECS: Final = (
+    "aac,aac_latm,mp3,mp3float,mp2,mp2float,mp1,mp1float,opus,libopus,vorbis,flac,alac,ac3,eac3,"
+    "wmav1,wmav2,amrnb,amrwb,pcm_u8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,"
+    "pcm_f32le,pcm_f64le,pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav"
+)
+_OPTIONS: Final = {
+    "protocol_whitelist": "file",
+    "format_whitelist": CONTAINERS,
+    "codec_whitelist": f"{VIDEO_CODECS},{AUDIO_CODECS}",
+}
+
+
+def open_file(source: str | Path | bytes) -> Any:
+    """Open a local file, or a file's bytes, for reading.
+
+    Raises:
+        SourceError: if it is missing, empty, or nothing that the allow-list knows.
+    """
+    if isinstance(source, bytes):
+        name, size = "the audio", len(source)
+    else:
+        name = str(source)
+        if not Path(source).is_file():
+            raise SourceError(f"{name}: no such file; check the path.")
+        size = Path(source).stat().st_size
+    if size == 0:
+        raise SourceError(f"{name}: the file is empty (0 bytes).")
+    try:
+        if isinstance(source, bytes):
+            return av.open(io.BytesIO(source), options=_OPTIONS)
+        # "file:" keeps a name such as "concat:a.mp4" from being read as a protocol.
+        return av.open(f"file:{name}", options=_OPTIONS)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise SourceError(
+            f"{name}: not a video or sound file that can be read (damaged, cut off, or of a kind "
+            "that is not supported); convert it to MP4 or WAV."
+        ) from error
+
+
+def decode_packets(container: Any, stream: Any) -> Iterator[list[Any]]:
+    """Decoded frames packet by packet; a damaged packet is left out, as a player does."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+            yield packet.decode()
+        except (StopIteration, av.error.EOFError):
+            return
+        except av.error.InvalidDataError:
+            continue

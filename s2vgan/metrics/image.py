@@ -1,0 +1,121 @@
+"""Measures of single frames: MSE, PSNR, SSIM and sharpness, on torch tensors.
+
+Frames are (N, 3, H, W) float on [-1, 1] (:func:`to_float` makes them), so the data range is 2.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+DATA_RANGE = 2.0  # of frames on [-1, 1]; 255 here would score pure noise .97
+PSNR_CAP = 100.0  # dB, of identical frames
+
+ALL = slice(None)
+
+_WINDOW = 11
+_SIGMA = 1.5
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
+
+def to_float(frames: np.ndarray) -> Tensor:
+    """(N, H, W, 3) uint8 RGB frames as (N, 3, H, W) float32 on [-1, 1]."""
+    pixels = torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2)))
+    return pixels.float().div_(127.5).sub_(1)
+
+
+def luma(frames: np.ndarray) -> np.ndarray:
+    """BT.601 luma, (..., H, W) float32 on [0, 1], of (..., H, W, 3) uint8 RGB frames."""
+    return frames.astype(np.float32) @ np.array(_LUMA, np.float32) / 255
+
+
+@lru_cache(maxsize=16)
+def _blur(size: int, device: torch.device) -> Tensor:
+    """(size - 10, size) banded matrix whose rows are the Gaussian window, one pixel further each.
+
+    A blur is two products with it: at 64 and 128 pixels half the time of depthwise convolutions.
+    """
+    offsets = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
+    weights = torch.exp(-(offsets**2) / (2 * _SIGMA**2))
+    matrix = torch.zeros(size - _WINDOW + 1, size, dtype=torch.float64)
+    for row in range(len(matrix)):
+        matrix[row, row : row + _WINDOW] = weights / weights.sum()
+    return matrix.float().to(device)
+
+
+def _ssim_valid(a: Tensor, b: Tensor, data_range: float) -> Tensor:
+    """SSIM at every pixel whose whole window lies inside; 10 rows and columns fewer."""
+    if min(a.shape[-2:]) < _WINDOW:
+        raise ValueError(f"SSIM needs at least {_WINDOW} pixels a side, got {tuple(a.shape)}")
+    # Variances are small differences of large moments: never in half precision.
+    with torch.autocast(a.device.type, enabled=False):
+        a, b = a.float(), b.float()
+        # The five moments share one blur.
+        moments = torch.stack([a, b, a * a, b * b, a * b])
+        moments = moments @ _blur(a.shape[-1], a.device).T
+        moments = _blur(a.shape[-2], a.device) @ moments
+        mean_a, mean_b, square_a, square_b, product = moments.unbind()
+        c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+        covariance = product - mean_a * mean_b
+        variances = (square_a - mean_a * mean_a) + (square_b - mean_b * mean_b)
+        structure = (2 * covariance + c2) / (variances + c2)
+        return structure * (2 * mean_a * mean_b + c1) / (mean_a * mean_a + mean_b * mean_b + c1)
+
+
+def ssim(a: Tensor, b: Tensor, data_range: float = DATA_RANGE) -> Tensor:
+    """Structural similarity of each pair of frames (Wang et al. 2004), differentiable.
+
+    Gaussian window of 11 with sigma 1.5, population covariance, K1 = .01, K2 = .03, averaged over
+    the pixels whose whole window lies inside the frame and over channels.
+
+    Args:
+        a: (N, C, H, W) float.
+        b: like a.
+        data_range: largest minus smallest possible value; 2 for frames on [-1, 1].
+
+    Returns:
+        (N,) in [-1, 1]; 1 for equal frames.
+    """
+    return _ssim_valid(a, b, data_range).mean(dim=(1, 2, 3))
+
+
+def ssim_map(a: Tensor, b: Tensor, data_range: float = DATA_RANGE) -> Tensor:
+    """SSIM at every pixel, (N, C, H, W): frames are reflected at their borders first.
+
+    For losses that weigh a region. Its pixels that lie at least 5 from the border are the ones
+    that :func:`ssim` averages.
+    """
+    margins = [_WINDOW // 2] * 4
+    a, b = F.pad(a, margins, mode="reflect"), F.pad(b, margins, mode="reflect")
+    return _ssim_valid(a, b, data_range)
+
+
+def mse(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared error of each pair of (N, C, H, W) frames, (N,); in [0, 4] on [-1, 1]."""
+    return (a - b).square().mean(dim=(1, 2, 3))
+
+
+def psnr(a: Tensor, b: Tensor, data_range: float = DATA_RANGE) -> Tensor:
+    """Peak signal-to-noise ratio of each pair of frames, (N,) dB; equal frames count as 100 dB."""
+    return (10 * torch.log10(data_range**2 / mse(a, b))).clamp(max=PSNR_CAP)
+
+
+def gradient_energy(frames: np.ndarray) -> np.ndarray:
+    """Mean squared difference of neighbouring luma pixels of (N, H, W, 3) uint8 frames, (N,)."""
+    light = luma(frames)
+    down, right = np.diff(light, axis=1), np.diff(light, axis=2)
+    return np.square(down).mean(axis=(1, 2)) + np.square(right).mean(axis=(1, 2))
+
+
+def change(frames: np.ndarray, rows: slice = ALL, columns: slice = ALL) -> np.ndarray:
+    """Mean absolute luma change of each frame from the one before, (N,) on [0, 1]; first is 0.
+
+    Args:
+        frames: (N, H, W, 3) uint8, consecutive.
+        rows: of the region that is looked at.
+        columns: of the same region.
+    """
+    steps = np.abs(np.diff(luma(frames[:, rows, columns]), axis=0)).mean(axis=(1, 2))
+    return np.concatenate([np.zeros(1, np.float32), steps])

@@ -1,0 +1,84 @@
+"""The whole generator side: what is trained as G, stored as the model, and made to speak."""
+
+import torch
+from torch import Tensor, nn
+
+from s2vgan.config import ModelConfig
+from s2vgan.groups import GroupSpec
+from s2vgan.models.audio_encoder import AudioEncoder
+from s2vgan.models.discriminator import SequenceDiscriminator
+from s2vgan.models.face_codes import MOUTH_DIM, FaceCodes
+from s2vgan.models.generator import Generator
+
+
+class TalkingFace(nn.Module):
+    """Audio encoder, generator, the fixed face codes, and the head that predicts the mouth code.
+
+    Args:
+        config: of the model.
+        spec: of the groups.
+    """
+
+    def __init__(self, config: ModelConfig, spec: GroupSpec) -> None:
+        super().__init__()
+        self.config, self.spec = config, spec
+        context = round((config.audio_past + config.audio_ahead) * spec.sample_rate)
+        self.audio_encoder = AudioEncoder(
+            config.audio_features,
+            spec.samples_per_group + context,
+            config.audio_dim,
+            spec.sample_rate,
+            config.audio_dropout,
+        )
+        self.codes = FaceCodes(config.pose_dim)
+        self.mouth_head = nn.Linear(config.audio_dim, spec.frames_per_group * MOUTH_DIM)
+        self.generator = Generator(
+            config.z_dim + config.audio_dim + spec.frames_per_group * config.pose_dim,
+            spec.size,
+            spec.frames_per_group,
+            config.width,
+            gru=config.kind == "gru",
+            own_features=config.frame_features == "own",
+            mean_face=config.mean_face,
+            start_from_mean=config.initial_state == "mean_face",
+        )
+
+    def forward(
+        self, audio: Tensor, z: Tensor, pose: Tensor, state: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Generate K contiguous groups of B sequences.
+
+        Args:
+            audio: (B, K, L) windows of speech in [-1, 1].
+            z: (B, K, z_dim) noise.
+            pose: (B, K, T, pose_dim) pose codes.
+            state: (B, 3, S, S), the last frame before; None at the start.
+
+        Returns:
+            frames (B, K * T, 3, S, S) in (-1, 1); audio codes (B, K, audio_dim); predicted mouth
+            codes (B, K, T, MOUTH_DIM).
+        """
+        code = self.encode(audio)
+        frames = self.generator(torch.cat([z, code, pose.flatten(2)], -1), state)
+        return frames, code, self.mouth(code)
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """Audio codes (B, K, audio_dim) of windows (B, K, L)."""
+        return self.audio_encoder(audio.flatten(0, 1)).unflatten(0, audio.shape[:2])
+
+    def mouth(self, code: Tensor) -> Tensor:
+        """Mouth codes (..., T, MOUTH_DIM) predicted from audio codes (..., audio_dim)."""
+        return self.mouth_head(code).unflatten(-1, (self.spec.frames_per_group, MOUTH_DIM))
+
+
+def build_discriminator(config: ModelConfig, spec: GroupSpec) -> SequenceDiscriminator:
+    """The discriminator that a configuration asks for."""
+    return SequenceDiscriminator(
+        spec.size,
+        config.audio_dim,
+        spec.frames_per_group,
+        config.width,
+        gru=config.kind == "gru",
+        gru_after=config.discriminator_gru_after,
+        spectral=config.spectral_norm,
+    )

@@ -1,0 +1,24 @@
+"""MLflow: runs, the registered model and its champion. Nothing else imports mlflow.
+
+Importing mlflow takes seconds, so it is imported where it is used; reading
+:func:`tracking_uri` costs nothing. Everything goes through ``MlflowClient`` with an explicit URI:
+no process-wide state, so that a driver, a worker and a test can each have their own store.
+"""
+
+from s2vgan.tracking.registry import ALIAS, CHAMPION, MODEL, fetch_model, register, resolve
+from s2vgan.tracking.runs import EXPERIMENT, Tracker
+from s2vgan.tracking.store import tracking_uri
+from s2vgan.tracking.ui import serve_ui
+
+__all__ = [
+    "ALIAS",
+    "CHAMPION",
+    "EXPERIMENT",
+    "MODEL",
+    "Tracker",
+    "fetch_model",
+    "register",
+    "resolve",
+    "serve_ui",
+    "tracking_uri",
+]

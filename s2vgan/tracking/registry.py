@@ -1,0 +1,150 @@
+"""The registered model: its versions, its champion, and how to get one."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from s2vgan.errors import RunError
+from s2vgan.tracking.store import connect, database_of, first_line, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MODEL = "s2vgan"
+ALIAS = "champion"
+CHAMPION = f"models:/{MODEL}@{ALIAS}"
+
+_SCHEMES = ("models:/", "runs:/")
+
+
+def register(
+    model_dir: str | Path,
+    run_id: str,
+    metrics: Mapping[str, float],
+    alias: str = ALIAS,
+    name: str = MODEL,
+    uri: str | None = None,
+) -> str:
+    """Make an artifact folder a version of a registered model, and point an alias at it.
+
+    Args:
+        model_dir: folder with model.safetensors, config.json, manifest.json and MODEL_CARD.md.
+        run_id: MLflow run that trained it; the folder is stored there as ``model``.
+        metrics: kept as tags of the version.
+        alias: afterwards names this version.
+        name: of the registered model; made if there is none.
+        uri: of the store, :func:`tracking_uri` by default.
+
+    Returns:
+        The version.
+
+    Raises:
+        RunError: if the folder is missing, or MLflow refuses.
+    """
+    from mlflow.exceptions import MlflowException
+
+    folder = Path(model_dir)
+    if not (folder / "manifest.json").is_file():
+        raise RunError(f"{folder}: no model here to register (no manifest.json); train one first.")
+    uri = uri or tracking_uri()
+    try:
+        client = connect(uri)
+        client.log_artifacts(run_id, str(folder), "model")
+        try:
+            client.create_registered_model(name, description="Speech to a talking face.")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        card = folder / "MODEL_CARD.md"
+        version = client.create_model_version(
+            name,
+            f"{client.get_run(run_id).info.artifact_uri}/model",
+            run_id,
+            tags={key: f"{value:.6g}" for key, value in metrics.items()},
+            description=card.read_text() if card.is_file() else None,
+        )
+        client.set_registered_model_alias(name, alias, version.version)
+    except (MlflowException, OSError) as error:
+        raise RunError(
+            f"the model in {folder} cannot be registered at {uri} ({first_line(error)}); "
+            "see that MLflow is running and MLFLOW_TRACKING_URI is right, and try again."
+        ) from error
+    return str(version.version)
+
+
+def resolve(ref: str, uri: str | None = None) -> str:
+    """A reference with an alias as one with a version: models:/s2vgan@champion -> models:/s2vgan/3.
+
+    A folder is made absolute; any other reference is returned as it is.
+
+    Args:
+        ref: as in :func:`fetch_model`.
+        uri: of the store, :func:`tracking_uri` by default.
+
+    Raises:
+        RunError: if there is no such model or alias.
+    """
+    if not ref.startswith(_SCHEMES):
+        return str(Path(ref).absolute())
+    name, at, alias = ref.removeprefix("models:/").partition("@")
+    if not ref.startswith("models:/") or not at:
+        return ref
+
+    def version_of(client: "MlflowClient") -> str:
+        return str(client.get_model_version_by_alias(name, alias).version)
+
+    return f"models:/{name}/{_ask(ref, uri, version_of)}"
+
+
+def fetch_model(ref: str, uri: str | None = None) -> Path:
+    """Folder of a model, on this machine.
+
+    Args:
+        ref: ``models:/s2vgan@champion``, ``models:/s2vgan/3``, ``runs:/<id>/model``, or a run or
+            model folder.
+        uri: of the store, :func:`tracking_uri` by default.
+
+    Raises:
+        RunError: if there is no such model, or it cannot be had.
+    """
+    from s2vgan import artifact  # brings torch, which the rest of this module does without
+
+    if not ref.startswith(_SCHEMES):
+        return artifact.find(ref)
+    store = uri or tracking_uri()
+    exact = resolve(ref, store)
+
+    def download(client: "MlflowClient") -> str:
+        import mlflow.artifacts
+
+        source = exact
+        if exact.startswith("models:/"):
+            name, _, version = exact.removeprefix("models:/").partition("/")
+            source = client.get_model_version_download_uri(name, version)
+        # A local store answers with its own folder; anything else is copied to a new one.
+        return str(mlflow.artifacts.download_artifacts(source, tracking_uri=store))
+
+    return artifact.find(_ask(ref, store, download))
+
+
+def _ask(ref: str, uri: str | None, question: "Callable[[MlflowClient], str]") -> str:
+    """Ask MLflow for a model, with a sentence for every way in which there is none."""
+    uri = uri or tracking_uri()
+    database = database_of(uri)
+    missing = (
+        f"{ref}: no such model in MLflow at {uri}; `python tune/sweep.py` registers a champion, "
+        "or give a run folder instead."
+    )
+    if database is not None and not database.is_file():
+        raise RunError(missing)  # and do not make an empty database by asking
+
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return question(connect(uri))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise RunError(missing) from error
+        raise RunError(f"{ref}: MLflow at {uri} failed ({first_line(error)}).") from error
+    except OSError as error:
+        raise RunError(f"{ref}: its files cannot be fetched ({first_line(error)}).") from error

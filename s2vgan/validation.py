@@ -1,0 +1,102 @@
+"""What a run looks at while it trains: a quick reading of held-out time, and sample pictures."""
+
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor
+
+from s2vgan.dataset import GroupDataset
+from s2vgan.losses import reconstruction_losses
+from s2vgan.metrics import score
+from s2vgan.models import TalkingFace
+from s2vgan.training import Batch, TrainState
+
+PIECE = 30  # groups (3 s) in one validated stretch: the state is carried over all of it
+PIECES = 15
+SAMPLE_GROUPS = (2, 7, 12, 17, 22, 27)  # of the first piece, so that pictures can be compared
+
+
+def validation_rows(dataset: GroupDataset, held_out: np.ndarray) -> np.ndarray:
+    """(B, K) rows of up to 15 stretches of up to 30 contiguous groups, spread over held-out time.
+
+    Empty, of shape (0, 0), where there is no held-out time.
+    """
+    segments = dataset.segments(held_out)
+    if not segments:
+        return np.empty((0, 0), np.int64)
+    length = min(PIECE, max(len(part) for part in segments))
+    pieces = [
+        part[start : start + length]
+        for part in segments
+        for start in range(0, len(part) - length + 1, length)
+    ]
+    chosen = np.linspace(0, len(pieces) - 1, min(PIECES, len(pieces))).astype(int)
+    return np.stack([pieces[number] for number in chosen])
+
+
+@torch.inference_mode()
+def validate(
+    state: TrainState, dataset: GroupDataset, rows: np.ndarray
+) -> tuple[dict[str, float], Tensor]:
+    """Read the averaged generator on held-out time, its pose held at the reference.
+
+    Args:
+        state: of the run.
+        dataset: that ``rows`` belong to.
+        rows: (B, K) from :func:`validation_rows`.
+
+    Returns:
+        ``val/l1`` and ``val/ssim`` (on [-1, 1]), ``val/mouth_r`` (correlation of mouth opening
+        with the real one, luma estimator), ``val/mouth_r_shuffled`` (the same with the speech of
+        another moment: near 0 unless the reading is blind), ``val/mouth_amplitude`` (ratio to
+        real), ``val/score``; and the picture of :func:`sample_picture`.
+    """
+    face = state.ema.eval()
+    batch = Batch.gather(dataset, rows, state.config, state.device)
+    fake = speak_windows(face, batch.audio, state.config.train.seed)
+    other = batch.audio.roll((1, rows.shape[1] // 3), (0, 1))  # of another stretch, and not in step
+    shuffled = speak_windows(face, other, state.config.train.seed)
+    real_opening, opening, wrong = (
+        face.codes.mouth(frames.flatten(0, 1))[:, 0] for frames in (batch.frames, fake, shuffled)
+    )
+    pixels = reconstruction_losses(fake.flatten(0, 1), batch.frames.flatten(0, 1), mouth=1.0)
+    values = {
+        "l1": pixels["l1"].item(),
+        "ssim": 1 - pixels["ssim"].item(),
+        "mouth_r": correlation(opening, real_opening),
+        "mouth_r_shuffled": correlation(wrong, real_opening),
+        "mouth_amplitude": (opening.std() / real_opening.std().clamp_min(1e-6)).item(),
+    }
+    values["score"] = score(values)
+    readings = {f"val/{name}": value for name, value in values.items()}
+    return readings, sample_picture(batch.frames, fake)
+
+
+def speak_windows(face: TalkingFace, audio: Tensor, seed: int) -> Tensor:
+    """Frames (B, K * T, 3, S, S) of (B, K, L) windows, with the reference pose."""
+    noise = torch.Generator().manual_seed(seed)
+    z = torch.randn(*audio.shape[:2], face.config.z_dim, generator=noise).to(audio.device)
+    pose = face.codes.reference_pose.expand(*audio.shape[:2], face.spec.frames_per_group, -1)
+    return face(audio, z, pose)[0]
+
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's r of two (N,) series in [-1, 1]; 0 where one does not move."""
+    a, b = a - a.mean(), b - b.mean()
+    norm = a.norm() * b.norm()
+    return (a @ b / norm).item() if norm > 1e-9 else 0.0
+
+
+def sample_picture(real: Tensor, fake: Tensor) -> Tensor:
+    """(3, H, W) uint8: real frames above the generated ones at fixed moments of one stretch."""
+    per_group = 3
+    moments = [
+        group * per_group + frame
+        for group in SAMPLE_GROUPS
+        if (group + 1) * per_group <= real.shape[1]
+        for frame in range(per_group)
+    ] or list(range(real.shape[1]))
+    both = torch.cat([real[0, moments], fake[0, moments]])
+    grid = torchvision.utils.make_grid((both + 1) / 2, nrow=len(moments), padding=1)
+    return (grid * 255).round().byte().cpu()

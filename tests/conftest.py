@@ -1,0 +1,149 @@
+"""Fixtures that several tests share: real clips, a rendered talking head, videos made to measure."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from s2vgan import cluster, demo, extraction, groups
+from s2vgan.demo import Rendered
+from s2vgan.groups import GroupSpec
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+MakeVideo = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test talks to a tracking server or a Ray cluster of the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("mlflow")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.delenv("RAY_ADDRESS", raising=False)
+        yield
+
+
+def _existing(variable: str, default: Path, what: str) -> Path:
+    path = Path(os.environ.get(variable, default))
+    if not path.exists():
+        pytest.skip(f"{what} not found at {path}; set {variable}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    """Folder of real clips."""
+    return _existing("S2VGAN_CLIPS", SHARED / "clips", "real clips")
+
+
+@pytest.fixture(scope="session")
+def speech() -> Path:
+    """Folder of real speech, 16 kHz WAV."""
+    return _existing("S2VGAN_SPEECH", SHARED / "speech", "real speech")
+
+
+@pytest.fixture(scope="session")
+def lpips_trunk() -> Path:
+    """Weights of LPIPS's AlexNet trunk."""
+    default = SHARED / "weights" / "alexnet_features.safetensors"
+    return _existing("S2VGAN_LPIPS_TRUNK", default, "the AlexNet trunk of LPIPS")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(environment: None) -> Iterator[None]:
+    """One local Ray for the whole session."""
+    import ray
+
+    cluster.connect()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def talking_head(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """20 s of a rendered talking head, and its true mouth openings."""
+    return demo.render(tmp_path_factory.mktemp("head") / "head.mp4", seconds=20)
+
+
+@pytest.fixture(scope="session")
+def demo_data(talking_head: Rendered, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset extracted from :func:`talking_head`."""
+    data = tmp_path_factory.mktemp("demo") / "data"
+    row = extraction.extract_video(str(talking_head.video), data, GroupSpec())
+    assert row.status == "ok", row.reason
+    groups.write_dataset(data, GroupSpec())
+    return data
+
+
+@pytest.fixture(scope="session")
+def face() -> np.ndarray:
+    """A photograph with one face, (256, 256, 3) uint8 RGB; Haar finds it near (88, 33, 48, 48)."""
+    from skimage.data import astronaut
+
+    return np.ascontiguousarray(astronaut()[::2, ::2])
+
+
+@pytest.fixture
+def make_video(tmp_path: Path) -> MakeVideo:
+    """Writes a video whose frames are shown, and whose samples are heard, at given times."""
+
+    def make(
+        name: str,
+        frames: Sequence[tuple[float, np.ndarray]],
+        audio: np.ndarray | None = None,
+        sample_rate: int = 16000,
+        *,
+        audio_start: float = 0.0,
+        codec: str = "libx264",
+        audio_codec: str = "pcm_s16le",
+        pix_fmt: str = "yuv420p",
+        matrix: int = 6,
+        color_range: int = 1,
+        layout: str = "mono",
+    ) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clock = Fraction(1, 90_000)
+        with av.open(str(path), "w") as output:
+            video = output.add_stream(codec, rate=30)
+            video.height, video.width = frames[0][1].shape[:2]
+            video.pix_fmt, video.time_base = pix_fmt, clock
+            video.codec_context.time_base = clock
+            video.codec_context.colorspace = matrix
+            video.codec_context.color_range = color_range
+            if codec == "libx264":
+                video.options = {"crf": "10", "preset": "ultrafast"}
+            else:
+                video.bit_rate = 4_000_000
+            sound = None
+            if audio is not None:
+                sound = output.add_stream(audio_codec, rate=sample_rate, layout=layout)
+            for time, pixels in frames:
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
+                    format=pix_fmt,
+                    dst_colorspace={1: "ITU709", 6: "ITU601"}[matrix],
+                    dst_color_range=color_range,
+                )
+                frame.pts, frame.time_base = round(time / clock), clock
+                output.mux(video.encode(frame))
+            output.mux(video.encode(None))
+            if sound is not None and audio is not None:
+                channels = 2 if layout == "stereo" else 1
+                pcm = np.rint(np.clip(audio, -1, 1) * 32767).astype(np.int16)
+                frame = av.AudioFrame.from_ndarray(
+                    np.repeat(pcm, channels)[None], format="s16", layout=layout
+                )
+                frame.sample_rate, frame.time_base = sample_rate, Fraction(1, sample_rate)
+                frame.pts = round(audio_start * sample_rate)
+                convert = av.AudioResampler(sound.format.name, layout, sample_rate)
+                for part in convert.resample(frame):
+                    output.mux(sound.encode(part))
+                output.mux(sound.encode(None))
+        return path
+
+    return make

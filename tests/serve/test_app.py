@@ -1,0 +1,56 @@
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+from ray.serve.schema import ServeDeploySchema
+
+from s2vgan import tracking
+from serve import app as service
+
+CONFIG = Path(service.__file__).parent / "config.yaml"
+
+
+def test_config_is_what_ray_accepts_and_names_what_exists() -> None:
+    config = ServeDeploySchema.model_validate(yaml.safe_load(CONFIG.read_text()))
+    [application] = config.applications
+    assert application.import_path == "serve.app:app"
+    settings = service.Settings(**application.args)
+    assert settings.model == tracking.CHAMPION
+    [deployment] = application.deployments
+    assert deployment.name == service.Speaker.name  # type: ignore[attr-defined]
+    assert config.http_options.host == "127.0.0.1", "closed to the network until someone opens it"
+
+
+def test_the_model_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("S2VGAN_MODEL", raising=False)
+    assert service.Settings().model == tracking.CHAMPION
+    monkeypatch.setenv("S2VGAN_MODEL", "runs/demo")
+    assert service.Settings().model == "runs/demo"
+    with pytest.raises(ValidationError, match="modle"):
+        service.Settings(modle="runs/demo")  # type: ignore[call-arg]
+
+
+def test_a_taken_port_is_a_sentence_and_2(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as other:
+        other.bind((service.HOST, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert service.main(["--port", str(port), "--model", str(run_folder)]) == 2
+    assert f"port {port}" in capsys.readouterr().err
+
+
+def test_no_model_is_a_sentence_and_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    for model in (tracking.CHAMPION, str(tmp_path)):
+        with socket.socket() as free:
+            free.bind((service.HOST, 0))
+            port = free.getsockname()[1]
+        assert service.main(["--port", str(port), "--model", model]) == 2
+        assert model in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
