@@ -27,8 +27,28 @@ lint: install ## ruff, mypy and the rules of the house (import-linter)
 test: install ## the whole test suite (what CI runs)
 	$(BIN)/pytest
 
-demo: install ## render a talking head, extract, train, evaluate, speak
-	$(BIN)/s2vgan demo --out runs/demo
+# The demo is the public commands, one after another. Each is skipped where its output is there.
+DEMO := runs/demo
+
+demo: install $(DEMO)/speech.mp4 ## render a talking head, extract, train, evaluate, speak
+	@echo; echo "Read  $(DEMO)/report.html"; echo "Watch $(DEMO)/speech.mp4"
+
+$(DEMO)/video/speech.wav: | install
+	$(BIN)/s2vgan demo --out $(DEMO)/video
+
+$(DEMO)/data/dataset.json: $(DEMO)/video/speech.wav
+	$(PY) pipelines/extract.py $(DEMO)/video/talk.mp4 --out $(DEMO)/data
+
+$(DEMO)/run/trained: $(DEMO)/data/dataset.json
+	$(BIN)/s2vgan train --config conf/demo.yaml --data $(DEMO)/data --out $(DEMO)/run \
+		$(if $(wildcard $(DEMO)/run/checkpoints/step_*.pt),--resume)
+	@touch $@
+
+$(DEMO)/report.html: $(DEMO)/run/trained
+	$(BIN)/s2vgan evaluate --data $(DEMO)/data --out $(DEMO) --openings $(DEMO)/video $(DEMO)/run
+
+$(DEMO)/speech.mp4: $(DEMO)/report.html
+	$(BIN)/s2vgan speak --model $(DEMO)/run --audio $(DEMO)/video/speech.wav --out $@
 
 bench: install ## every bench, one after another; each prints one JSON line last
 	@for f in bench/*.py; do echo "== $$f"; $(PY) $$f || exit 1; done

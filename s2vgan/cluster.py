@@ -36,7 +36,7 @@ def connect() -> None:
 
 
 def start_local() -> None:
-    """Start a Ray on this machine alone, quietly; nothing listens beyond it."""
+    """Start a Ray on this machine alone, quietly."""
     # That a local cluster asks for a token is news to nobody here.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     ray.init(
@@ -46,7 +46,6 @@ def start_local() -> None:
         include_dashboard=False,
         logging_level=logging.WARNING,
         log_to_driver=False,
-        _node_ip_address="127.0.0.1",
     )
 
 

@@ -1,8 +1,10 @@
 """A stream of speech in, frames of a talking face out."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from s2vgan import artifact
 from s2vgan.config import Config
 from s2vgan.dataset import window_samples
+from s2vgan.errors import ConfigError
 from s2vgan.groups import GroupSpec
 from s2vgan.models import TalkingFace
 
@@ -144,3 +147,15 @@ class Stream:
         first = self._group * per_group
         wanted = torch.arange(first, first + count * per_group)
         return self._pose[wanted.clamp(max=len(self._pose) - 1)].unflatten(0, (count, per_group))
+
+
+def enlarge(frames: np.ndarray, factor: int) -> Iterator[np.ndarray]:
+    """Frames (n, S, S, 3) uint8, one by one, ``factor`` times as large, by bicubic interpolation.
+
+    Raises:
+        ConfigError: if the factor is not 1 to 16.
+    """
+    if not 1 <= factor <= 16:
+        raise ConfigError(f"scale {factor}: use 1 to 16.")
+    for frame in frames:
+        yield cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 import ray.train
 import ray.train.torch
 import torch
@@ -153,6 +155,7 @@ class _Book:
         self._launch, self._state, self._dataset, self._checked = launch, state, dataset, checked
         self._log = RunLog(launch.folder, state.step)
         self._losses: dict[str, float] = {}
+        self._logged_step, self._logged_seconds = state.step, state.seconds
         self._tracker = Tracker(uri=launch.tracking)
         run_file = launch.folder / RUN_FILE
         run = json.loads(run_file.read_text()) if run_file.is_file() else {}
@@ -252,6 +255,7 @@ def make_trainer(
     name: str = "",
     parent: str | None = None,
     tracking: str | None = None,
+    trials: int = 1,
 ) -> ray.train.torch.TorchTrainer:
     """A Ray Train job of a run; a run that has a checkpoint goes on from it.
 
@@ -264,6 +268,7 @@ def make_trainer(
         name: of the run; by default the folder's.
         parent: MLflow run of a sweep.
         tracking: MLflow URI; by default :func:`tracking_uri`.
+        trials: trainings that share the cluster at a time.
     """
     folder = Path(out).absolute()
     launch = Launch(
@@ -274,12 +279,15 @@ def make_trainer(
         tracking or tracking_uri(),
         parent,
     )
+    gpu = ray.cluster_resources().get("GPU", 0) >= workers * trials
     settings = {item.name: getattr(launch, item.name) for item in dataclasses.fields(launch)}
     return ray.train.torch.TorchTrainer(
         _worker,
         train_loop_config=settings | {"config": config.to_dict()},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, **cluster.train_resources(workers)
+            num_workers=workers,
+            use_gpu=gpu,
+            resources_per_worker=cluster.train_resources(workers, trials=trials, gpu=gpu),
         ),
         run_config=ray.train.RunConfig(
             name=f"attempt-{time.time_ns()}",  # Ray answers a finished name with its old result
@@ -392,9 +400,10 @@ class _progress:
         total = 60 * self._train.minutes if timed else self._train.steps
         form = "{l_bar}{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
         unit = "s of training" if timed else "steps"
-        with tqdm(total=total, unit=unit, bar_format=form, mininterval=1) as bar:
+        pause = 1 if sys.stderr.isatty() else 20  # a log file wants few lines
+        with tqdm(total=total, unit=unit, bar_format=form) as bar:
             while True:
-                ended = self._ended.wait(1)
+                ended = self._ended.wait(pause)
                 lines = read_log(self._folder)
                 if lines:
                     last = lines[-1]

@@ -1,6 +1,5 @@
 """What a run looks at while it trains: a quick reading of held-out time, and sample pictures."""
 
-
 import numpy as np
 import torch
 import torchvision

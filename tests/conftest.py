@@ -1,9 +1,10 @@
-"""Fixtures that several tests share: real clips, a rendered talking head, videos made to measure."""
+"""Fixtures that tests share: real clips, a rendered talking head, videos made to measure."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -110,7 +111,7 @@ def make_video(tmp_path: Path) -> MakeVideo:
         path.parent.mkdir(parents=True, exist_ok=True)
         clock = Fraction(1, 90_000)
         with av.open(str(path), "w") as output:
-            video = output.add_stream(codec, rate=30)
+            video: Any = output.add_stream(codec, rate=30)
             video.height, video.width = frames[0][1].shape[:2]
             video.pix_fmt, video.time_base = pix_fmt, clock
             video.codec_context.time_base = clock
@@ -120,9 +121,10 @@ def make_video(tmp_path: Path) -> MakeVideo:
                 video.options = {"crf": "10", "preset": "ultrafast"}
             else:
                 video.bit_rate = 4_000_000
-            sound = None
+            sound: Any = None
             if audio is not None:
                 sound = output.add_stream(audio_codec, rate=sample_rate, layout=layout)
+            frame: Any
             for time, pixels in frames:
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(
                     format=pix_fmt,

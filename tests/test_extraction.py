@@ -222,22 +222,22 @@ def test_a_url_is_a_source(tmp_path: Path, make_video: MakeVideo, face: np.ndarr
 # What a person who looks at and listens to the clip would say. Sound ends at 2.978 s in most, so
 # that the thirtieth group (2.9 to 3.0 s) is not covered.
 EDGE: dict[str, tuple[str, range, str]] = {
-    "audio_only.wav": ("rejected", range(0, 1), "no picture"),
+    "audio_only.wav": ("rejected", range(1), "no picture"),
     "audio_shorter.mp4": ("ok", range(10, 11), ""),  # 1.0 s of sound
-    "empty.mp4": ("rejected", range(0, 1), "empty"),
+    "empty.mp4": ("rejected", range(1), "empty"),
     "face_gap_1s.mp4": ("ok", range(17, 20), ""),  # 1 s of 2.978 s without a face
     "fps24_48k_stereo.mp4": ("ok", range(29, 30), ""),
     "fps2997.mp4": ("ok", range(29, 30), ""),
     "fps30_mono16k.mp4": ("ok", range(29, 30), ""),
     "fps60.mp4": ("ok", range(29, 30), ""),
     "mpeg4_mp3.avi": ("ok", range(29, 31), ""),  # MP3 frames in AVI reach to 3.004 s
-    "noaudio.mp4": ("rejected", range(0, 1), "no sound"),
-    "noface.mp4": ("empty", range(0, 1), "face"),
+    "noaudio.mp4": ("rejected", range(1), "no sound"),
+    "noface.mp4": ("empty", range(1), "face"),
     "opus.mkv": ("ok", range(29, 30), ""),
     "rotate_meta.mp4": ("ok", range(29, 30), ""),
-    "short_80ms.mp4": ("empty", range(0, 1), "shorter than a group"),
+    "short_80ms.mp4": ("empty", range(1), "shorter than a group"),
     "silent_audio.mp4": ("ok", range(30, 31), ""),  # 3.008 s; silence is sound
-    "truncated.mp4": ("rejected", range(0, 1), "cut off"),
+    "truncated.mp4": ("rejected", range(1), "cut off"),
     "twofaces.mp4": ("ok", range(29, 30), ""),
     "vfr.mp4": ("ok", range(29, 30), ""),
     "vp8_opus.webm": ("ok", range(29, 30), ""),

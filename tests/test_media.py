@@ -3,6 +3,7 @@ import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -44,7 +45,7 @@ def encoded(codec: str, container: str, rate: int, layout: str = "mono") -> byte
     """1 s of a 440 Hz tone at half of full scale, on all channels."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=rate, layout=layout)
+        stream: Any = output.add_stream(codec, rate=rate, layout=layout)
         channels = av.AudioLayout(layout).nb_channels
         frame = av.AudioFrame.from_ndarray(
             np.repeat(tone(1, rate)[None], channels, 0), format="fltp", layout=layout
@@ -90,13 +91,14 @@ def test_read_audio_refuses(tmp_path: Path, make_video: MakeVideo) -> None:
     text.write_text("no sound at all\n" * 100)
     silent = make_video("silent.mp4", flashing([0, 0.1], 0))
     header_only = encoded("pcm_s16le", "wav", 16000)[:44]
-    for source, words in [
+    refused: list[tuple[Path | bytes, str]] = [
         (tmp_path / "none.wav", "no such file"),
         (empty, "empty"),
         (text, "not a video or sound file"),
         (silent, "no sound"),
         (header_only, "length zero|not a video"),
-    ]:
+    ]
+    for source, words in refused:
         with pytest.raises(SourceError, match=words):
             media.read_audio(source)
     with pytest.raises(SourceError, match="longer than"):

@@ -24,6 +24,7 @@ from s2vgan.demo.speech import (
     SAMPLE_RATE,
     SENTENCES,
     SPEAKERS,
+    UNHEARD,
     Sound,
     Speaker,
     compose,
@@ -35,6 +36,7 @@ from s2vgan.errors import ConfigError
 __all__ = [
     "FPS",
     "SPEAKERS",
+    "UNHEARD",
     "Rendered",
     "Sound",
     "Speaker",

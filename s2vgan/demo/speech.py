@@ -122,6 +122,12 @@ SENTENCES = (
     "Fresh coffee and fruit are served after five.",
 )
 
+UNHEARD = (  # what a trained demo is made to say: none of it is in SENTENCES
+    "Nobody has ever heard me say this before. "
+    "A mouth that opens and closes at the right moment is worth a thousand pretty pictures. "
+    "Thank you for watching, and goodbye!"
+)
+
 
 def synthesize(sentences: list[str], speaker: int = 0) -> list[tuple[np.ndarray, list[Sound]]]:
     """Say sentences; the same request gives the same samples.

@@ -4,7 +4,7 @@ Time is the presentation clock of the file, in seconds: what a player shows and 
 moment. Start offsets, edit lists, variable frame rates and encoder delays are part of it.
 """
 
-from s2vgan.media.encode import encode_fragmented, write_video
+from s2vgan.media.encode import encode_fragmented, write_video, write_wav
 from s2vgan.media.files import MAX_PIXELS, MAX_SECONDS
 from s2vgan.media.picture import Picture, Probe, on_grid, pictures, probe
 from s2vgan.media.sound import Track, read_audio, read_track
@@ -22,4 +22,5 @@ __all__ = [
     "read_audio",
     "read_track",
     "write_video",
+    "write_wav",
 ]

@@ -3,6 +3,7 @@
 import io
 import os
 import uuid
+import wave
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -46,6 +47,22 @@ def write_video(
         ) as output:
             for _ in _encode(output, frames, fps, audio, sample_rate, crf, preset, 10 * fps):
                 pass
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int = 16000) -> None:
+    """Write (n,) float32 mono sound in [-1, 1] as a 16-bit WAV, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with wave.open(str(temporary), "wb") as output:
+            output.setnchannels(1)
+            output.setsampwidth(2)
+            output.setframerate(sample_rate)
+            output.writeframes((audio * 32767).round().clip(-32768, 32767).astype("<i2").tobytes())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -18,7 +18,9 @@ from torch.nn import functional as F
 from s2vgan.metrics.image import luma
 from s2vgan.regions import MOUTH, UPPER, Region
 
-_SIDE = 32  # frames are shrunk to it: a blurred and a sharp mouth measure alike, at every size
+# Frames are shrunk first: every crop size measures alike, and for the estimator a blurred mouth too.
+_LUMA_SIDE = 64
+_SIDE = 32
 _MOUTH_COMPONENTS = 24
 _POSE = 8  # components of the upper face, which tell the pose of the head
 _RIDGE = 1e-2  # of the largest variance of a component: no weight on fine detail
@@ -31,8 +33,8 @@ def mouth_opening_luma(frames: np.ndarray) -> np.ndarray:
     Args:
         frames: (N, S, S, 3) uint8.
     """
-    rows, columns = MOUTH.slices(_SIDE)
-    return _shrink(frames)[:, rows, columns].std(axis=(1, 2))
+    rows, columns = MOUTH.slices(_LUMA_SIDE)
+    return _shrink(frames, _LUMA_SIDE)[:, rows, columns].std(axis=(1, 2))
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,10 @@ class OpeningEstimator:
         return cls(weights, float(truth.mean() - (weights * mean).sum()))
 
 
-def _shrink(frames: np.ndarray) -> np.ndarray:
-    """Luma of (N, S, S, 3) uint8 frames, averaged down to (N, 32, 32) float32."""
+def _shrink(frames: np.ndarray, side: int = _SIDE) -> np.ndarray:
+    """Luma of (N, S, S, 3) uint8 frames, averaged down to (N, side, side) float32."""
     light = torch.from_numpy(luma(frames))[:, None]
-    return F.interpolate(light, size=(_SIDE, _SIDE), mode="area")[:, 0].numpy()
+    return F.interpolate(light, size=(side, side), mode="area")[:, 0].numpy()
 
 
 def _thin(count: int) -> np.ndarray:

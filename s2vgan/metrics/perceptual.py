@@ -5,6 +5,7 @@ torchvision's ImageNet AlexNet; they are looked for, never downloaded, and never
 """
 
 import os
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -63,9 +64,10 @@ def load_lpips(trunk: Path, device: str = "cpu") -> Lpips:
         # "slice2.3.weight" of lpips is "features.3.weight" of torchvision.
         names = {name: f"features.{name.split('.', 1)[1]}" for name in network.net.state_dict()}
         network.net.load_state_dict({name: weights[theirs] for name, theirs in names.items()})
-    except (SafetensorError, OSError, KeyError, RuntimeError, ValueError) as error:
+    except (SafetensorError, pickle.UnpicklingError, OSError, KeyError, RuntimeError) as error:
         raise ConfigError(
-            f"{trunk}: does not hold the features.* weights of torchvision's AlexNet ({error})."
+            f"{trunk}: does not hold the features.* weights of torchvision's AlexNet; correct "
+            f"--lpips-trunk or {TRUNK_VARIABLE}, or leave both out to go without LPIPS."
         ) from error
     network = network.to(device).eval().requires_grad_(False)
 

@@ -1,0 +1,211 @@
+"""The command line: ``s2vgan demo | train | evaluate | speak | mlflow``.
+
+What a command needs is imported when it runs: ``s2vgan --help`` answers at once.
+"""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+from s2vgan import __version__
+from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
+from s2vgan.errors import S2VError
+
+REGISTERED = re.compile("(models|runs):/")
+MODEL_HELP = "a run folder, a model folder, or a registered model such as models:/s2vgan@champion"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0; 2 for what the user can mend; 130 after Ctrl-C.
+    """
+    parser = ArgumentParser(
+        prog="s2vgan", description="Turn speech into a talking face.", version=__version__
+    )
+    commands = parser.add_subcommands(dest="command", required=True)
+    for name, (make_parser, _) in COMMANDS.items():
+        part = make_parser()
+        commands.add_subcommand(name, part, help=(part.description or "").split(".")[0])
+    arguments = parser.parse_args(argv)
+    run = COMMANDS[arguments.command][1]
+    try:
+        run(arguments[arguments.command])
+    except S2VError as error:
+        print(f"s2vgan: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("s2vgan: interrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _demo_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Render a talking head whose every mouth is known. Writes talk.mp4, its true "
+        "mouth openings, and speech.wav with sentences that the video does not hold."
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--seconds", type=float, default=240.0, help="length of the video")
+    parser.add_argument("--speaker", type=int, default=0, help="0 to 3: voice, pitch, speed, tint")
+    parser.add_argument("--seed", type=int, default=0, help="of sentences, sway and blinks")
+    return parser
+
+
+def _demo(arguments: Namespace) -> None:
+    from s2vgan.demo import UNHEARD, render, synthesize_speech
+    from s2vgan.media import write_wav
+
+    rendered = render(
+        arguments.out / "talk.mp4", arguments.speaker, arguments.seconds, arguments.seed
+    )
+    speech, _ = synthesize_speech(UNHEARD, arguments.speaker)
+    write_wav(arguments.out / "speech.wav", speech)
+    print(f"{rendered.video}\n{rendered.openings}\n{arguments.out / 'speech.wav'}")
+
+
+def _train_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Train a model on a dataset of groups. The defaults are conf/base.yaml; every "
+        "setting can be given in a --config file or on the command line. Ctrl-C ends a run, "
+        "--resume goes on with it."
+    )
+    parser.add_argument("--data", type=str, required=True, help="dataset folder or URL")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML file; of several the later wins"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, help="Ray Train workers; 0 trains without Ray"
+    )
+    parser.add_argument("--minutes", type=float, help="budget; short for --train.minutes")
+    parser.add_argument("--steps", type=int, help="budget; short for --train.steps")
+    parser.add_argument("--name", type=str, default="", help="of the run; by default its folder's")
+    parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint")
+    parser.add_class_arguments(ModelConfig, "model")
+    parser.add_class_arguments(LossConfig, "loss")
+    parser.add_class_arguments(TrainConfig, "train")
+    return parser
+
+
+def config_of(arguments: Namespace) -> Config:
+    """The configuration in parsed arguments of ``train``.
+
+    Raises:
+        ConfigError: if a value is out of range or two contradict.
+    """
+    train = TrainConfig(**vars(arguments.train))
+    if arguments.minutes is not None:
+        train = dataclasses.replace(train, minutes=arguments.minutes)
+    if arguments.steps is not None:
+        budget = {} if arguments.minutes is not None else {"minutes": 0.0}
+        train = dataclasses.replace(train, steps=arguments.steps, **budget)
+    model, loss = ModelConfig(**vars(arguments.model)), LossConfig(**vars(arguments.loss))
+    return Config(model, loss, train)
+
+
+def _train(arguments: Namespace) -> None:
+    config = config_of(arguments)
+    from s2vgan.train import train
+
+    run = train(
+        config,
+        arguments.data,
+        arguments.out,
+        arguments.workers,
+        resume=arguments.resume,
+        name=arguments.name,
+    )
+    print(f"The model is in {run / 'model'}; its samples in {run / 'samples'}.")
+
+
+def _evaluate_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Measure runs on training time and on held-out time, beside controls. Writes "
+        "REPORT/metrics.json and REPORT/report.html."
+    )
+    parser.add_argument("--data", type=str, required=True, help="dataset folder or URL")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the report")
+    parser.add_argument("runs", nargs="+", type=str, help=MODEL_HELP)
+    parser.add_argument(
+        "--openings",
+        type=Path | None,
+        help="true mouth openings (x.openings.parquet of a rendered video, or their folder)",
+    )
+    parser.add_argument(
+        "--lpips-trunk",
+        type=Path | None,
+        help="AlexNet's weights for LPIPS; by default S2VGAN_LPIPS_TRUNK or torchvision's cache",
+    )
+    return parser
+
+
+def _evaluate(arguments: Namespace) -> None:
+    from s2vgan.evaluation import evaluate
+    from s2vgan.report import write_report
+    from s2vgan.tracking import fetch_model
+
+    evaluation = evaluate(
+        arguments.data,
+        [fetch_model(run) if REGISTERED.match(run) else Path(run) for run in arguments.runs],
+        arguments.out,
+        openings=arguments.openings,
+        lpips_trunk=arguments.lpips_trunk,
+    )
+    print(write_report(evaluation, arguments.out))
+
+
+def _speak_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Make a video of the face that says a piece of speech.")
+    parser.add_argument("--model", type=str, required=True, help=MODEL_HELP)
+    parser.add_argument(
+        "--audio", type=Path, required=True, help="speech: WAV, FLAC, OGG, MP3, or a video's sound"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="MP4 file to write")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    parser.add_argument("--scale", type=int, default=4, help="whole-number enlargement")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda")
+    return parser
+
+
+def _speak(arguments: Namespace) -> None:
+    from s2vgan.media import read_audio, write_video
+    from s2vgan.synthesis import Synthesizer, enlarge
+    from s2vgan.tracking import fetch_model
+
+    synthesizer = Synthesizer.load(fetch_model(arguments.model), arguments.device)
+    spec = synthesizer.spec
+    speech = read_audio(arguments.audio, spec.sample_rate)
+    frames = synthesizer.speak(speech, arguments.seed)
+    write_video(arguments.out, enlarge(frames, arguments.scale), spec.fps, speech, spec.sample_rate)
+    print(f"{arguments.out}: {len(frames) / spec.fps:.1f} s, {len(frames)} frames.")
+
+
+def _mlflow_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Show the tracked runs and models in MLflow's pages.")
+    parser.add_argument("--port", type=int, default=5000, help="to listen on, on this machine only")
+    return parser
+
+
+def _mlflow(arguments: Namespace) -> None:
+    from s2vgan.tracking import serve_ui
+
+    serve_ui(arguments.port)
+
+
+COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], None]]] = {
+    "demo": (_demo_parser, _demo),
+    "train": (_train_parser, _train),
+    "evaluate": (_evaluate_parser, _evaluate),
+    "speak": (_speak_parser, _speak),
+    "mlflow": (_mlflow_parser, _mlflow),
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""Extraction through Ray Data: one task a video, and nothing hangs on two cores."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import extract
+from s2vgan import groups
+from s2vgan.demo import Rendered
+from s2vgan.groups import GroupSpec
+from tests.conftest import MakeVideo
+from tests.test_extraction import talk
+from tests.test_media import impulse
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.ray
+def test_ray_gives_the_same_dataset_as_a_loop(
+    ray_cluster: None, tmp_path: Path, make_video: MakeVideo, face: np.ndarray
+) -> None:
+    for number in range(4):
+        frames = talk(face, [n / 30 for n in range(30 + 3 * number)])
+        make_video(f"in/{number}.mp4", frames, impulse(2, 0.5, 16000))
+    (tmp_path / "in" / "text.mp4").write_text("I am no video.\n")
+    sources = [str(tmp_path / "in")]
+    with_ray = extract.run(sources, tmp_path / "ray", GroupSpec(), workers=2)
+    loop = extract.run(sources, tmp_path / "loop", GroupSpec(), workers=0)
+    assert with_ray == loop
+    assert sorted(with_ray.groups.values()) == [10, 11, 12, 13]
+    assert with_ray.videos == {"ok": 4, "rejected": 1}
+    for path in (tmp_path / "ray" / "groups").iterdir():
+        assert path.read_bytes() == (tmp_path / "loop" / "groups" / path.name).read_bytes()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_command(talking_head: Rendered, tmp_path: Path) -> None:
+    """As a user types it, in a folder of their own."""
+    command = [sys.executable, str(ROOT / "pipelines" / "extract.py"), str(talking_head.video)]
+    done = subprocess.run(
+        [*command, "--out", "data"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert sum(groups.read_dataset(tmp_path / "data").groups.values()) >= 190
+    assert "groups/s" in done.stderr and "WARNING" not in done.stderr + done.stdout

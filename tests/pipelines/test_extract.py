@@ -1,0 +1,107 @@
+"""The command line without Ray (--workers 0); tests/integration has it with Ray."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import download, extract
+from s2vgan import groups
+from s2vgan.errors import SourceError
+from tests.conftest import MakeVideo
+from tests.test_extraction import talk
+from tests.test_media import impulse
+
+
+@pytest.fixture
+def good(make_video: MakeVideo, face: np.ndarray) -> Path:
+    frames = talk(face, [n / 30 for n in range(30)])
+    return make_video("in/good.mp4", frames, impulse(1.1, 0.5, 16000))
+
+
+def main(*arguments: object) -> int:
+    return extract.main([*map(str, arguments), "--workers", "0"])
+
+
+def test_some_bad_sources_do_not_matter(
+    tmp_path: Path, good: Path, make_video: MakeVideo, face: np.ndarray,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    make_video("in/silent.mp4", talk(face, [0, 0.04]))
+    (good.parent / "text.mp4").write_text("I am no video.\n")
+    data = tmp_path / "data"
+    assert main(good.parent, tmp_path / "none.mp4", "--out", data) == 0
+    said = capsys.readouterr()
+    assert "Traceback" not in said.out + said.err
+    for words in ("silent.mp4: has no sound", "text.mp4: not a video", "none.mp4: no such file"):
+        assert words in said.out
+    info = groups.read_dataset(data)
+    assert list(info.groups.values()) == [10]
+    assert info.videos == {"failed": 1, "ok": 1, "rejected": 2}
+    assert not list(data.rglob("*.tmp"))
+
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    assert main(good.parent, "--out", data) == 0
+    assert "3 of the videos were done or refused before" in capsys.readouterr().out
+    assert before == {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+
+
+def test_no_group_at_all_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    assert main(tmp_path / "empty.mp4", "--out", tmp_path / "data") == 2
+    assert "no source gave a group: the file is empty" in capsys.readouterr().err
+    assert not groups.has_dataset(tmp_path / "data")
+    assert main(tmp_path / "none.mp4", "--out", tmp_path / "other") == 2
+    assert "none.mp4: nothing to extract" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_wrong_arguments(tmp_path: Path, good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(good, "--out", tmp_path / "data", "--fps", "29") == 2
+    assert "fps 29" in capsys.readouterr().err
+    assert main(good, "--out", tmp_path / "data") == 0
+    assert main(good, "--out", tmp_path / "data", "--size", "96") == 2
+    assert "size 64 (asked for: 96)" in capsys.readouterr().err
+    for arguments in ([], ["x.mp4"], ["x.mp4", "--out", "d", "--crop", "round"]):
+        with pytest.raises(SystemExit) as exit_:
+            extract.main(arguments)
+        assert exit_.value.code == 2
+    with pytest.raises(SystemExit):
+        extract.main(["x.mp4", "--out", "d", "--workers", "-1"])
+
+
+def test_other_specs(tmp_path: Path, good: Path) -> None:
+    data = tmp_path / "data"
+    assert main(good, "--out", data, "--fps", 25, "--size", 32, "--crop", "paper") == 0
+    spec, table = groups.read_groups(data, next(iter(groups.read_dataset(data).groups)))
+    assert (spec.fps, spec.size, spec.crop, spec.samples_per_group) == (25, 32, "paper", 1920)
+    assert groups.decode_frames(table, spec).shape[1:] == (3, 32, 32, 3)
+
+
+def test_links_are_downloaded_first(
+    tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(link: str, *_: object, **__: object) -> Path:
+        if "bad" in link:
+            raise SourceError(f"{link}: cannot be downloaded (gone).")
+        return good
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    path = tmp_path / "list.txt"
+    path.write_text("https://youtu.be/good\nhttps://youtu.be/bad\n")
+    assert main(path, "--out", tmp_path / "data", "--videos", tmp_path / "videos") == 0
+    rows = groups.read_ledger(tmp_path / "data").values()
+    assert {row.status: row.groups for row in rows} == {"ok": 10, "failed": 0}
+
+
+def test_a_disk_that_is_full_ends_no_job(
+    tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(groups, "write_ledger", full)
+        assert main(good, "--out", tmp_path / "data") == 2
+    assert "No space left" in capsys.readouterr().err
+    assert main(good, "--out", tmp_path / "data") == 0

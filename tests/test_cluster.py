@@ -1,0 +1,39 @@
+import pytest
+
+from s2vgan import cluster
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("workers", [1, 2, 8])
+@pytest.mark.parametrize("trials", [1, 2])
+def test_no_stage_can_starve_another(ray_cluster: None, workers: int, trials: int) -> None:
+    """All workers of all trials, and the trials themselves, leave logical CPUs to Ray Data."""
+    import ray
+
+    total = ray.cluster_resources()["CPU"]
+    assert total >= cluster.LEAST_LOGICAL
+    share = cluster.train_resources(workers, trials=trials)["CPU"]
+    assert 0 < share <= 1
+    assert workers * trials * share + trials * cluster.TRIAL_CPU < total - 1
+    assert cluster.extract_workers() < total
+
+
+@pytest.mark.ray
+def test_trials_do_not_outnumber_the_cores(ray_cluster: None) -> None:
+    assert cluster.trial_slots(1) == cluster.cores()
+    assert cluster.trial_slots(10 * cluster.cores()) == 1
+
+
+@pytest.mark.ray
+def test_connect_twice_is_one_cluster(ray_cluster: None) -> None:
+    import ray
+
+    before = ray.get_runtime_context().gcs_address
+    cluster.connect()
+    assert ray.get_runtime_context().gcs_address == before
+
+
+def test_gpu_workers_have_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 64.0, "GPU": 8.0})
+    assert cluster.train_resources(8, gpu=True) == {"CPU": 1.0, "GPU": 1.0}
+    assert cluster.trial_slots(2, gpu=True) == 4

@@ -1,0 +1,241 @@
+"""Evaluation against speakers whose answer is known."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from s2vgan.contenders import Contender, cut_pieces, from_data
+from s2vgan.dataset import GroupDataset
+from s2vgan.errors import DatasetError, RunError
+from s2vgan.evaluation import Evaluation, compare, evaluate
+from s2vgan.groups import Group, GroupSpec, LedgerRow, write_dataset, write_groups, write_ledger
+from s2vgan.metrics import METRICS, Instruments
+from s2vgan.openings import make_ruler
+from tests.test_metrics import talking
+
+SPEC = GroupSpec(size=32)
+
+
+def write_talking(data: Path, seconds: Sequence[float] = (40,)) -> GroupDataset:
+    """A dataset of drawn talking faces, one video per length, with true openings beside each."""
+    for number, length in enumerate(seconds):
+        count = round(length * 30) // 3 * 3
+        frames, opening = talking(count, SPEC.size, seed=number)
+        random = np.random.default_rng(number)
+        audio = random.integers(-9000, 9000, (count // 3, 1600)).astype(np.int16)
+        boxes = np.zeros((3, 4), np.int16)
+        gap = count // 6  # a gap in time cuts the video into two segments
+        groups = (
+            Group(int(i >= gap), i + 5 * (i >= gap), frames[3 * i : 3 * i + 3], audio[i], boxes)
+            for i in range(count // 3)
+        )
+        name = f"video{number}"
+        write_groups(data, name, groups, SPEC)
+        source = data / f"{name}.mp4"
+        write_ledger(
+            data, LedgerRow(name, "ok", str(source), groups=count // 3, spec=SPEC.to_dict())
+        )
+        ticks = np.concatenate([np.arange(3) + 3 * (i + 5 * (i >= gap)) for i in range(count // 3)])
+        table = {"frame": ticks, "time": ticks / 30, "opening": opening.astype(np.float32)}
+        pq.write_table(pa.table(table), data / f"{name}.openings.parquet")
+    write_dataset(data, SPEC)
+    return GroupDataset.load(data)
+
+
+class Oracle:
+    """Answers with the real frames of the speech it hears; with a mean face, if told to."""
+
+    has_pose = True
+
+    def __init__(self, dataset: GroupDataset, face: np.ndarray | None = None) -> None:
+        self._spec, self._face = dataset.spec, face
+        rows = np.arange(len(dataset))
+        self._known = {dataset.speech(rows[i : i + 1]).tobytes(): dataset.frames[i] for i in rows}
+
+    def speak(self, audio: np.ndarray, seed: int = 0, pose: np.ndarray | None = None) -> np.ndarray:
+        groups = audio.reshape(-1, self._spec.samples_per_group)
+        if self._face is not None:
+            return np.stack([self._face] * (3 * len(groups)))
+        return np.concatenate([self._known[group.tobytes()] for group in groups])
+
+    def pose_of(self, frames: np.ndarray) -> np.ndarray:
+        return np.zeros((len(frames), 2), np.float32)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("talking") / "data"
+    write_talking(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(data: Path) -> GroupDataset:
+    return GroupDataset.load(data)
+
+
+@pytest.fixture(scope="module")
+def outcome(data: Path, dataset: GroupDataset) -> Evaluation:
+    training, held_out = dataset.split(0.15)
+    mean = dataset.frames[training].reshape(-1, 32, 32, 3).mean(axis=0).round().astype(np.uint8)
+    ruler = make_ruler(dataset, data, None, training, held_out)
+    contenders = [
+        Contender("oracle", "runs/oracle", 7, 0.15, Oracle(dataset)),
+        Contender("mean", "runs/mean", 8, 0.15, Oracle(dataset, mean)),
+    ]
+    return compare(dataset, contenders, Instruments(ruler.opening), training, held_out)
+
+
+def row(outcome: Evaluation, name: str, split: str = "heldout", **wanted: object) -> dict:
+    """The one row with these values."""
+    wanted |= {"name": name, "split": split}
+    rows = [
+        row
+        for row in outcome.metrics["rows"]
+        if all(row[key] == value for key, value in wanted.items())
+    ]
+    assert len(rows) == 1, rows
+    return rows[0]
+
+
+def test_real_frames_score_perfectly_and_wrong_audio_does_not(outcome: Evaluation) -> None:
+    for split in ("heldout", "train"):
+        for pose in ("reference", "true"):
+            found = row(outcome, "oracle", split, pose=pose)["metrics"]
+            assert found["mse"]["value"] == 0 and found["ssim"]["value"] == pytest.approx(1)
+            assert found["mouth_r"]["value"] == pytest.approx(1)
+            assert found["seam"]["value"] == pytest.approx(1)
+        shuffled = row(outcome, "shuffled_audio", split, run="runs/oracle")["metrics"]
+        assert abs(shuffled["mouth_r"]["value"]) < 0.4
+        assert shuffled["mouth_amplitude"]["value"] == pytest.approx(1, abs=0.3)
+
+
+def test_a_model_that_gives_the_mean_face_equals_the_control(outcome: Evaluation) -> None:
+    model = row(outcome, "mean", pose="reference")
+    control = row(outcome, "mean_face")
+    assert model["metrics"] == control["metrics"]
+    assert control["metrics"]["mouth_r"]["value"] == 0
+    assert (model["kind"], model["seed"]) == ("model", 8)
+    assert (control["kind"], control["seed"], control["run"]) == ("control", None, None)
+
+
+def test_controls_are_ordered_as_they_must_be(outcome: Evaluation) -> None:
+    mean, medoid, noise = (
+        row(outcome, name)["metrics"] for name in ("mean_face", "medoid_frame", "noise")
+    )
+    assert mean["mse"]["value"] < medoid["mse"]["value"] < noise["mse"]["value"]
+    assert noise["ssim"]["value"] < 0.1
+    trained = row(outcome, "mean_face", "train")["metrics"]["mse"]
+    assert trained["ci_low"] < trained["value"] < trained["ci_high"]
+    assert mean["mse"]["ci_low"] is None  # 6 s are too few blocks for an interval
+
+
+def test_metrics_json_has_the_documented_shape(outcome: Evaluation, dataset: GroupDataset) -> None:
+    content = json.loads(json.dumps(outcome.metrics))
+    assert {"rows", "spec", "dataset", "paper"} <= content.keys()
+    assert content["spec"] == SPEC.to_dict() and content["dataset"] == dataset.info.sha256
+    keys = {"name", "run", "seed", "kind", "split", "pose", "n", "metrics"}
+    for found in content["rows"]:
+        assert found.keys() == keys
+        assert found["metrics"].keys() <= METRICS.keys()
+        for value in found["metrics"].values():
+            assert value.keys() == {"value", "ci_low", "ci_high"}
+    held_out = [found["n"] for found in content["rows"] if found["split"] == "heldout"]
+    assert set(held_out) == {3 * len(dataset.split(0.15)[1])}
+
+
+def test_pieces_are_bounded_spread_out_and_carry_their_own_speech(dataset: GroupDataset) -> None:
+    rows = np.arange(len(dataset))
+    everything = cut_pieces(dataset, rows, seconds=3, frames=10**9)
+    assert sum(len(piece.real) for piece in everything) == 3 * len(dataset)
+    assert max(len(piece.real) for piece in everything) <= 90
+    some = cut_pieces(dataset, rows, seconds=3, frames=300)
+    assert 200 <= sum(len(piece.real) for piece in some) <= 300
+    speech = dataset.speech(dataset.segments(rows)[0])
+    assert np.array_equal(everything[0].speech, speech[: len(everything[0].speech)])
+    for piece in some:
+        assert len(piece.speech) == len(piece.other_speech) == len(piece.real) // 3 * 1600
+        assert not np.array_equal(piece.speech, piece.other_speech)
+    assert cut_pieces(dataset, rows[:0], seconds=3, frames=300) == []
+
+
+def test_still_controls_are_of_the_video_they_answer_for(tmp_path: Path) -> None:
+    dataset = write_talking(tmp_path / "data", (6, 6))
+    training, held_out = dataset.split(0.5)
+    medoid = next(entry for entry in from_data(dataset, training) if entry.name == "medoid_frame")
+    for piece in cut_pieces(dataset, held_out, 3, 10**6):
+        own = dataset.frames[training[dataset.video[training] == piece.video]]
+        face = medoid.speak(piece)[0]
+        assert (own.reshape(-1, *face.shape) == face).all(axis=(1, 2, 3)).any()
+
+
+def test_the_ruler_is_calibrated_where_truth_is_known(
+    data: Path, dataset: GroupDataset, tmp_path: Path
+) -> None:
+    training, held_out = dataset.split(0.15)
+    ruler = make_ruler(dataset, data, None, training, held_out)
+    assert ruler.calibrated and ruler.r_truth is not None and ruler.r_truth > 0.95
+    assert f"{ruler.r_truth:.3f}" in ruler.sentence
+    given = make_ruler(dataset, data, data / "video0.openings.parquet", training, held_out)
+    assert given.r_truth == ruler.r_truth
+    assert make_ruler(dataset, data, data, training, held_out).r_truth == ruler.r_truth
+    with pytest.raises(DatasetError, match="no such file"):
+        make_ruler(dataset, data, tmp_path / "none.parquet", training, held_out)
+    with pytest.raises(DatasetError, match="no true openings"):
+        make_ruler(dataset, data, tmp_path, training, held_out)
+    (tmp_path / "text.parquet").write_text("no table")
+    with pytest.raises(DatasetError, match="columns time and opening"):
+        make_ruler(dataset, data, tmp_path / "text.parquet", training, held_out)
+
+
+def test_truth_of_another_video_is_not_believed(
+    data: Path, dataset: GroupDataset, tmp_path: Path
+) -> None:
+    table = pq.read_table(data / "video0.openings.parquet").to_pydict()
+    table["opening"] = np.roll(table["opening"], 100)
+    pq.write_table(pa.table(table), tmp_path / "wrong.parquet")
+    ruler = make_ruler(dataset, data, tmp_path / "wrong.parquet", *dataset.split(0.15))
+    assert not ruler.calibrated and "do not fit" in ruler.sentence
+
+
+def test_the_ruler_is_luma_where_there_is_no_truth(tmp_path: Path) -> None:
+    dataset = write_talking(tmp_path / "data", (6,))
+    (tmp_path / "data" / "video0.openings.parquet").unlink()
+    ruler = make_ruler(dataset, tmp_path / "data", None, *dataset.split(0.15))
+    assert ruler.to_dict() == {"estimator": "luma", "r_truth": None, "r_truth_luma": None}
+
+
+def test_evaluate_without_runs_writes_the_controls_and_says_what_is_missing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s2vgan.evaluation.find_trunk", lambda trunk: None)
+    found = evaluate(data, [], tmp_path / "report")
+    written = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    assert written == found.metrics and written["opening"]["estimator"] == "calibrated"
+    assert any("LPIPS is left out" in note for note in written["notes"])
+    assert not any("lpips" in row["metrics"] for row in written["rows"])
+    assert [path.name for path in (tmp_path / "report").iterdir()] == ["metrics.json"]
+
+
+def test_a_dataset_without_held_out_time_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s2vgan.evaluation.find_trunk", lambda trunk: None)
+    write_talking(tmp_path / "data", (0.5,))
+    found = evaluate(tmp_path / "data", [], tmp_path / "report")
+    assert {row["split"] for row in found.metrics["rows"]} == {"train"}
+    assert any("no held-out rows" in note for note in found.notes)
+    assert found.showcase.split == "train"
+
+
+def test_a_run_without_a_model_is_named(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="nothing here"):
+        evaluate(data, [tmp_path / "nothing here"], tmp_path / "report")
+    with pytest.raises(DatasetError, match="no dataset"):
+        evaluate(tmp_path, [], tmp_path / "report")
+    assert not (tmp_path / "report").exists()
