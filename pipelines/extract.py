@@ -125,11 +125,12 @@ def _ray_rows(
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = -1  # a long video makes no progress for long
 
+    slots = min(len(todo), workers or cluster.extract_workers())
     paths = ray.data.from_items([{"source": path} for path in todo], override_num_blocks=len(todo))
     results = paths.map(
         _task(data, spec),
         num_cpus=1,
-        compute=ray.data.TaskPoolStrategy(size=workers or cluster.extract_workers()),
+        compute=ray.data.TaskPoolStrategy(size=slots),
     )
     for result in results.iter_rows():
         yield LedgerRow(**json.loads(result["row"]))

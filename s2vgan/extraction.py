@@ -2,7 +2,7 @@
 
 The video is decoded twice: first to find the face in every frame of the grid, then, with the
 crops of the whole video planned, to cut them out. So memory does not grow with the pictures of
-a video, only with its sound and its boxes (0.2 GB for two hours).
+a video, only with its sound and its boxes.
 """
 
 import dataclasses

@@ -104,7 +104,27 @@ class Group:
 
 @dataclass(frozen=True)
 class LedgerRow:
-    """What became of one video. ``cpu_seconds`` is the only field that may differ between runs."""
+    """What became of one video. ``cpu_seconds`` is the only field that may differ between runs.
+
+    Attributes:
+        video_id: from the content's SHA-256; ``src-`` and a hash of the name without content.
+        status: ok; empty (no complete group); rejected (refused at the probe); failed (tried
+            again next time).
+        source: path or URL.
+        reason: why it is not ok, a sentence.
+        sha256: of the content.
+        seconds: from its first frame to the end of its last.
+        fps: its own average rate, frames a second.
+        frames: of the grid that have a picture.
+        face_frames: of these with a face.
+        groups: written.
+        segments: that they form.
+        dropped: groups that were not complete, by reason: no_face, no_audio, no_picture, or jump
+            (the face jumps, or a cut lies in it).
+        extractor: version of the extraction.
+        spec: of the groups.
+        cpu_seconds: that it took.
+    """
 
     video_id: str
     status: Status

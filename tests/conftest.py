@@ -149,3 +149,31 @@ def make_video(tmp_path: Path) -> MakeVideo:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 2 x 60 groups, 32 pixels: a grey face whose mouth is as dark as it is loud."""
+    data, spec = tmp_path_factory.mktemp("toy") / "data", GroupSpec(size=32)
+    random = np.random.default_rng(0)
+    for number in range(2):
+        rows = []
+        for index in range(60):
+            loudness = random.uniform(0, 1, 3).repeat([533, 533, 534])
+            frames = np.full(spec.frame_shape, 180, np.uint8)
+            frames[:, 8:12, 6:26] = 60 + random.integers(0, 60)  # brows, which speech leaves alone
+            for frame, level in enumerate(loudness[[0, 600, 1200]]):
+                frames[frame, 22:27, 10:22] = round(180 - 150 * level)
+            audio = (loudness * random.normal(0, 6000, 1600)).clip(-32768, 32767)
+            rows.append(
+                groups.Group(0, index, frames, audio.astype(np.int16), np.zeros((3, 4), np.int16))
+            )
+        groups.write_groups(data, f"video{number}", rows, spec)
+        groups.write_ledger(
+            data,
+            groups.LedgerRow(
+                f"video{number}", "ok", "made up", groups=len(rows), spec=spec.to_dict()
+            ),
+        )
+    groups.write_dataset(data, spec)
+    return data

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from s2vgan.config import Config, TrainConfig
 from s2vgan.contenders import Contender, cut_pieces, from_data
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError, RunError
@@ -231,6 +233,42 @@ def test_a_dataset_without_held_out_time_is_noted(
     assert {row["split"] for row in found.metrics["rows"]} == {"train"}
     assert any("no held-out rows" in note for note in found.notes)
     assert found.showcase.split == "train"
+
+
+class Loaded(Oracle):
+    """A loaded model, as far as evaluation looks at it."""
+
+    def __init__(
+        self, dataset: GroupDataset, spec: GroupSpec, trained_on: str, held_out: float
+    ) -> None:
+        super().__init__(dataset)
+        self.spec = spec
+        self.manifest = {"dataset": trained_on, "seed": 3}
+        self.config = Config(train=TrainConfig(held_out=held_out))
+
+
+def test_runs_are_named_apart_and_those_that_do_not_fit_are_noted(
+    data: Path, dataset: GroupDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha = dataset.info.sha256
+    models = {
+        "a/run": Loaded(dataset, SPEC, sha, 0.15),
+        "b/run/model": Loaded(dataset, SPEC, "other", 0.3),
+        "large": Loaded(dataset, GroupSpec(size=64), sha, 0.15),
+    }
+    loaded = SimpleNamespace(load=lambda run, device: models[str(run)])
+    monkeypatch.setattr("s2vgan.evaluation.Synthesizer", loaded)
+    monkeypatch.setattr("s2vgan.evaluation.find_trunk", lambda trunk: None)
+    found = evaluate(data, list(models), tmp_path / "report")
+    assert list(found.runs) == ["run", "b/run"]
+    assert row(found, "b/run", pose="true")["seed"] == 3
+    assert any("large is left out" in note and "size=64" in note for note in found.notes)
+    assert any("b/run was trained on another dataset" in note for note in found.notes)
+    # Held-out time is what neither saw, the last 15 %.
+    assert row(found, "run", pose="true")["n"] == 3 * len(dataset.split(0.15)[1])
+    with pytest.raises(RunError, match="other runs"):
+        evaluate(data, ["large"], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_run_without_a_model_is_named(data: Path, tmp_path: Path) -> None:

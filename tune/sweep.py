@@ -7,33 +7,35 @@ with a sweep that was interrupted: finished trials are not trained again, the ot
 their last checkpoint.
 """
 
-import argparse
 import dataclasses
 import functools
+import itertools
 import json
+import logging
 import os
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
+from jsonargparse import ActionConfigFile, ArgumentParser
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 
-from s2vgan import artifact, cluster, tracking
-from s2vgan.config import Config
-from s2vgan.errors import ConfigError, RunError, S2VError
-from s2vgan.runlog import read_log
+from s2vgan import cluster, tracking
+from s2vgan.cli import config_of
+from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
+from s2vgan.errors import ConfigError, S2VError
 from s2vgan.train import check, make_trainer
+from tune.trials import METRIC, RESULT_FILE, RUNS_FOLDER, Trial, collect, promote, table, trial_name
 
-METRIC = "val/score"  # higher is better; defined in s2vgan/metrics
-SHOWN = (METRIC, "val/mouth_r", "val/ssim", "val/l1")
 REDUCTION = 3  # ASHA lets the best third of the trials pass each rung
-SETTINGS_FILE, RESULT_FILE, STATE_FOLDER = "sweep.json", "trials.json", "tune"
+GRACE = 3  # evaluations that every trial gets before the first rung
+SETTINGS_FILE, STATE_FOLDER = "sweep.json", "tune"
 
 
 @dataclass(frozen=True)
@@ -62,41 +64,10 @@ class Sweep:
         return values
 
     @property
-    def space(self) -> dict[str, Any]:
-        """The grid, for Ray Tune."""
-        lists = {"lr_g": self.lr_g, "lr_d": self.lr_d, "kind": self.kinds}
-        return {key: tune.grid_search(list(values)) for key, values in lists.items()}
-
-    @property
-    def size(self) -> int:
-        """Number of trials."""
-        return len(self.lr_g) * len(self.lr_d) * len(self.kinds)
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What became of one point of the grid.
-
-    Attributes:
-        name: of its run, a folder of SWEEP/trials.
-        params: kind, lr_g and lr_d.
-        status: done, early (stopped by the scheduler) or failed.
-        step: of its latest reading.
-        readings: the latest readings on held-out time; empty if there is none.
-        reason: why it failed, in a sentence.
-    """
-
-    name: str
-    params: dict[str, Any]
-    status: Literal["done", "early", "failed"]
-    step: int = 0
-    readings: dict[str, float] = dataclasses.field(default_factory=dict)
-    reason: str = ""
-
-
-def trial_name(params: dict[str, Any]) -> str:
-    """Name of a trial's run: what it tries, so that a restarted trial finds its own folder."""
-    return f"{params['kind']}_g{params['lr_g']:g}_d{params['lr_d']:g}"
+    def points(self) -> list[dict[str, Any]]:
+        """The grid: every pair of learning rates with every kind, the kinds side by side."""
+        grid = itertools.product(self.lr_g, self.lr_d, self.kinds)
+        return [{"lr_g": lr_g, "lr_d": lr_d, "kind": kind} for lr_g, lr_d, kind in grid]
 
 
 def trial_config(base: Config, params: dict[str, Any]) -> Config:
@@ -109,11 +80,12 @@ def trial_config(base: Config, params: dict[str, Any]) -> Config:
 
 
 def run_trial(
-    params: dict[str, Any],
+    space: dict[str, Any],
     *,
     base: dict[str, Any],
     data: str,
-    trials: str,
+    runs: str,
+    trials: int,
     workers: int,
     store: str,
     parent: str | None,
@@ -121,22 +93,31 @@ def run_trial(
     """What Ray Tune runs for each trial: one Ray Train job.
 
     Args:
-        params: the trial's point of the grid.
+        space: the trial's point of the grid, under ``point``.
         base: configuration, as plain values.
         data: dataset.
-        trials: folder of all trials' runs.
+        runs: folder of all trials' runs.
         workers: of Ray Train.
+        trials: at a time.
         store: MLflow URI.
         parent: the sweep's MLflow run.
     """
+    params = space["point"]
     config = trial_config(Config.from_dict(base), params)
-    run = Path(trials) / trial_name(params)
+    run = Path(runs) / trial_name(params)
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
     # Without this callback the scheduler would see a trial's last reading only.
     callbacks = [TuneReportCallback()]
     trainer = make_trainer(
-        config, data, run, workers, callbacks=callbacks, parent=parent, tracking=store
+        config,
+        data,
+        run,
+        workers,
+        callbacks=callbacks,
+        parent=parent,
+        tracking=store,
+        trials=trials,
     )
     trainer.fit()
     shutil.rmtree(run / "ray", ignore_errors=True)  # the run's own checkpoints are what counts
@@ -161,7 +142,9 @@ class _Lines(tune.Callback):
 
     def _say(self, trial: Any, what: str) -> None:
         self._ended += 1
-        print(f"[{self._ended}/{self._total}] {trial_name(trial.config)} {what}", flush=True)
+        print(
+            f"[{self._ended}/{self._total}] {trial_name(trial.config['point'])} {what}", flush=True
+        )
 
 
 def run(sweep: Sweep, out: str | Path) -> list[Trial]:
@@ -178,8 +161,9 @@ def run(sweep: Sweep, out: str | Path) -> list[Trial]:
         S2VError: if the settings or the dataset are unusable, or the folder holds another sweep.
     """
     folder = Path(out).absolute()
-    for kind in sweep.kinds:  # refuse here what would fail in every trial
-        params = {"kind": kind, "lr_g": sweep.lr_g[0], "lr_d": sweep.lr_d[0]}
+    if sweep.workers < 1:
+        raise ConfigError(f"--workers {sweep.workers}: a trial needs at least 1.")
+    for params in sweep.points:  # refuse here what would fail in a trial
         config = trial_config(sweep.config, params)
         info = check(config, sweep.data, folder, sweep.workers, resume=False)
     store = tracking.tracking_uri()
@@ -187,16 +171,21 @@ def run(sweep: Sweep, out: str | Path) -> list[Trial]:
     parent = _parent_run(sweep, folder, tracker)
     tracker.log_input(info.sha256, Path(sweep.data).name, sweep.data)
 
+    _quiet()
     cluster.connect()
     slots = cluster.trial_slots(sweep.workers, gpu=ray.cluster_resources().get("GPU", 0) > 0)
-    print(f"{sweep.size} trials, {slots} at a time, {sweep.workers} worker(s) each.", flush=True)
+    print(
+        f"{len(sweep.points)} trials, {slots} at a time, {sweep.workers} worker(s) each.",
+        flush=True,
+    )
     trainable = tune.with_resources(
         functools.partial(
             run_trial,
             base=sweep.config.to_dict(),
             data=sweep.data,
-            trials=str(folder / "trials"),
+            runs=str(folder / RUNS_FOLDER),
             workers=sweep.workers,
+            trials=slots,
             store=store,
             parent=parent,
         ),
@@ -210,14 +199,26 @@ def run(sweep: Sweep, out: str | Path) -> list[Trial]:
         tracker.finish("KILLED")
         raise
     tracker.close_children()
-    failed = {trial_name(item.config): item.error for item in results if item.error and item.config}
-    trials = collect(sweep, folder, failed)
+    ended = (results[number] for number in range(len(results)))
+    failed = {
+        trial_name(item.config["point"]): item.error
+        for item in ended
+        if item.error is not None and item.config is not None
+    }
+    trials = collect(sweep.points, folder, sweep.config.train, failed)
     best = next((trial for trial in trials if trial.readings), None)
     if best:
         tracker.log_metrics(best.readings, best.step)
         tracker.set_tag("winner", best.name)
     tracker.finish("FINISHED" if best else "FAILED")
     return trials
+
+
+def _quiet() -> None:
+    """Leave the telling to :class:`_Lines`; errors are in SWEEP/tune and in the table."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the old one is silent where asked to be
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
 
 
 def _parent_run(sweep: Sweep, folder: Path, tracker: tracking.Tracker) -> str | None:
@@ -251,108 +252,76 @@ def _tuner(sweep: Sweep, folder: Path, trainable: Any, slots: int) -> tune.Tuner
     scheduler = ASHAScheduler(
         time_attr="step",
         max_t=train.steps + 1,  # a trial that reaches its last step ends by itself
-        grace_period=min(train.evaluate_every, train.steps),
+        grace_period=min(GRACE * train.evaluate_every, train.steps),
         reduction_factor=REDUCTION,
     )
     return tune.Tuner(
         trainable,
-        param_space=sweep.space,
+        param_space={"point": tune.grid_search(sweep.points)},
         tune_config=tune.TuneConfig(
             metric=METRIC, mode="max", scheduler=scheduler, max_concurrent_trials=slots
         ),
         run_config=tune.RunConfig(
             name=STATE_FOLDER,
             storage_path=str(folder),
-            callbacks=[_Lines(sweep.size)],
+            callbacks=[_Lines(len(sweep.points))],
             verbose=0,
         ),
     )
 
 
-def collect(sweep: Sweep, folder: Path, failed: dict[str, BaseException]) -> list[Trial]:
-    """Read every trial's own log: Ray Tune forgets the readings of a trial it had to restart.
-
-    Args:
-        sweep: the sweep.
-        folder: SWEEP.
-        failed: errors by trial's name.
-
-    Returns:
-        Trials, best first; those without a reading last.
-    """
-    trials = []
-    for kind in sweep.kinds:
-        for lr_g in sweep.lr_g:
-            for lr_d in sweep.lr_d:
-                params = {"kind": kind, "lr_g": lr_g, "lr_d": lr_d}
-                run = folder / "trials" / trial_name(params)
-                trials.append(_read_trial(run, params, sweep.config, failed.get(run.name)))
-    return sorted(trials, key=lambda trial: -trial.readings.get(METRIC, float("-inf")))
-
-
-def _read_trial(
-    run: Path, params: dict[str, Any], config: Config, error: BaseException | None
-) -> Trial:
-    log = read_log(run)
-    read = next((line for line in reversed(log) if METRIC in line), {})
-    step = int(read.get("step", 0))
-    if error is not None or not read:
-        told = run / "error.txt"
-        lines = str(error or "it gave no reading").strip().splitlines()
-        reason = told.read_text() if told.is_file() else lines[-1]
-        return Trial(run.name, params, "failed", step, {}, reason)
-    train = config.train
-    spent = train.minutes > 0 and read["seconds"] >= 60 * train.minutes
-    readings = {name: value for name, value in read.items() if name.startswith("val/")}
-    return Trial(
-        run.name, params, "done" if spent or step >= train.steps else "early", step, readings
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="tune/sweep.py",
+        description="Try learning rates of G and D with and without GRU; register the best model "
+        "as the champion. The same command goes on with a sweep that was interrupted.",
     )
+    parser.add_argument("--data", type=str, required=True, help="dataset folder or URL")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the sweep")
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML file; of several the later wins"
+    )
+    parser.add_argument(
+        "--lr-g", type=float, nargs="+", default=list(Sweep.lr_g), help="rates of G"
+    )
+    parser.add_argument(
+        "--lr-d", type=float, nargs="+", default=list(Sweep.lr_d), help="rates of D"
+    )
+    parser.add_argument("--kinds", nargs="+", default=list(Sweep.kinds), help="of models")
+    parser.add_argument("--workers", type=int, default=1, help="Ray Train workers of one trial")
+    parser.add_argument("--minutes", type=float, help="budget of one trial")
+    parser.add_argument("--steps", type=int, help="budget of one trial")
+    parser.add_class_arguments(ModelConfig, "model")
+    parser.add_class_arguments(LossConfig, "loss")
+    parser.add_class_arguments(TrainConfig, "train")
+    return parser
 
 
-def promote(trials: Sequence[Trial], out: str | Path) -> tuple[Trial, str | None]:
-    """Register the best trial's model as the champion, and write SWEEP/trials.json.
-
-    Returns:
-        The winner, and its registered version; None where MLflow did not track the run.
-
-    Raises:
-        RunError: if no trial gave a model.
-    """
-    folder = Path(out).absolute()
-    best = next((trial for trial in trials if trial.readings), None)
-    if best is None:
-        reasons = "; ".join(sorted({trial.reason for trial in trials}))
-        raise RunError(f"{folder}: no trial gave a model ({reasons}).")
-    model = artifact.find(folder / "trials" / best.name)
-    mlflow_run = json.loads((model / "manifest.json").read_text())["mlflow_run"]
-    file = folder / RESULT_FILE
-    before = json.loads(file.read_text()) if file.is_file() else {}
-    version: str | None = before.get("version")
-    if before.get("winner") != best.name or version is None:
-        version = tracking.register(model, mlflow_run, best.readings) if mlflow_run else None
-    content = {
-        "metric": METRIC,
-        "winner": best.name,
-        "model": str(model),
-        "version": version,
-        "trials": [dataclasses.asdict(trial) for trial in trials],
-    }
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(file)
-    return best, version
-
-
-def table(trials: Sequence[Trial]) -> str:
-    """The trials as lines of text, best first."""
-    width = max(len(trial.name) for trial in trials)
-    head = f"{'trial':{width}}  {'status':6}  {'step':>6}" + "".join(f"  {m:>11}" for m in SHOWN)
-    lines = [head]
-    for trial in trials:
-        numbers = "".join(
-            f"  {trial.readings[name]:11.4f}" if name in trial.readings else f"  {'-':>11}"
-            for name in SHOWN
+def main(argv: Sequence[str] | None = None) -> int:
+    """Sweep, register the winner and print the trials; 2 for what the user can mend."""
+    arguments = _parser().parse_args(argv)
+    try:
+        data = arguments.data
+        sweep = Sweep(
+            config_of(arguments),
+            data if "://" in data else str(Path(data).absolute()),
+            tuple(arguments.lr_g),
+            tuple(arguments.lr_d),
+            tuple(arguments.kinds),
+            arguments.workers,
         )
-        lines.append(f"{trial.name:{width}}  {trial.status:6}  {trial.step:6}{numbers}")
-    lines += [f"{trial.name} failed: {trial.reason}" for trial in trials if trial.reason]
-    return "\n".join(lines)
+        trials = run(sweep, arguments.out)
+        best, version = promote(trials, arguments.out)
+    except S2VError as error:
+        print(f"sweep: {error}", file=sys.stderr)
+        return 2
+    print(table(trials))
+    print(f"The best model is {best.name}, in {arguments.out / 'trials' / best.name}.")
+    if version:
+        print(f"It is models:/{tracking.MODEL}/{version} and now {tracking.CHAMPION}.")
+    print(f"All trials are in {arguments.out / RESULT_FILE} and in MLflow.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,7 +4,7 @@ Two rulers, so that neither can be bent to a model:
 
 - :func:`mouth_opening_luma` needs no data: an open mouth is dark inside, and its teeth are bright,
   so the luma of the mouth region spreads. Against the true openings of the rendered talking head
-  r = .91, and of eight such measures it is the one that real speech predicts best.
+  r = .90, and of eight such measures it is the one that speech predicts best on a real clip.
 - :class:`OpeningEstimator` is fitted on real frames of *training* time whose true openings are
   known (the rendered talking head), and then applied to real and generated frames alike.
 """

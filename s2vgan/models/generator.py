@@ -98,9 +98,9 @@ class Generator(nn.Module):
         features = self.trunk(condition.flatten(0, 1)[..., None, None])
         mean = self.mean_face
         if self.gru is None:
-            frames = features.view(batch, groups * self.frames, 3, self.size, self.size)
+            frames = features.reshape(batch, groups * self.frames, 3, self.size, self.size)
             return torch.tanh(frames if mean is None else frames + mean)
-        x = features.view(batch, groups, self.steps_of_features, FEATURES, self.size, self.size)
+        x = features.unflatten(1, (self.steps_of_features, FEATURES)).unflatten(0, (batch, groups))
         x = x.expand(-1, -1, self.frames, -1, -1, -1).flatten(1, 2)
         if state is None:
             state = self.first_state(batch)

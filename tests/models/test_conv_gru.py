@@ -1,0 +1,43 @@
+import torch
+import torch.nn.functional as F
+
+from s2vgan.models import ConvGRUCell
+
+
+def test_it_is_the_published_equations() -> None:
+    torch.manual_seed(0)
+    cell = ConvGRUCell(5, 3)
+    x, state = torch.randn(2, 4, 5, 8, 8), torch.tanh(torch.randn(2, 3, 8, 8))
+    bias = torch.randn(3, 8, 8)
+    w_xz, w_xr, w_xh = cell.from_input.weight.chunk(3)
+    b_z, b_r, b_h = cell.from_input.bias.chunk(3)
+    w_hz, w_hr, w_hh = cell.from_state.weight.chunk(3)
+    states = cell(x, state, bias)
+    for step in range(4):
+        now = x[:, step]
+        z = torch.sigmoid(F.conv2d(now, w_xz, b_z, padding=1) + F.conv2d(state, w_hz, padding=1))
+        r = torch.sigmoid(F.conv2d(now, w_xr, b_r, padding=1) + F.conv2d(state, w_hr, padding=1))
+        n = torch.tanh(
+            F.conv2d(now, w_xh, b_h, padding=1) + r * F.conv2d(state, w_hh, padding=1) + bias
+        )
+        state = (1 - z) * n + z * state
+        torch.testing.assert_close(states[:, step], state)
+
+
+def test_the_state_carries_over_a_cut() -> None:
+    torch.manual_seed(0)
+    cell = ConvGRUCell(4, 3)
+    x, state = torch.randn(1, 6, 4, 8, 8), torch.zeros(1, 3, 8, 8)
+    whole = cell(x, state)
+    first = cell(x[:, :2], state)
+    torch.testing.assert_close(cell(x[:, 2:], first[:, -1]), whole[:, 2:])
+    assert not torch.allclose(cell(x[:, 2:], state), whole[:, 2:], atol=1e-3)
+
+
+def test_states_stay_in_range_and_weights_are_orthogonal() -> None:
+    torch.manual_seed(0)
+    cell = ConvGRUCell(3, 8)
+    states = cell(100 * torch.randn(1, 5, 3, 8, 8), torch.zeros(1, 8, 8, 8))
+    assert states.abs().max() <= 1
+    rows = cell.from_state.weight.flatten(1)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(24), atol=1e-5, rtol=0)
