@@ -20,5 +20,5 @@ class Region:
         )
 
 
-MOUTH = Region(0.62, 0.92, 0.26, 0.74)
+MOUTH = Region(0.62, 0.88, 0.25, 0.75)
 UPPER = Region(0.0, 0.5, 0.0, 1.0)  # brows, eyes, bridge of the nose: speech leaves them still

@@ -14,6 +14,9 @@ from s2vgan import cluster, demo, extraction, groups
 from s2vgan.demo import Rendered
 from s2vgan.groups import GroupSpec
 
+# Small networks on busy cores: a second thread costs more than it brings, up to 20 times.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 MakeVideo = Callable[..., Path]
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from s2vgan.metrics.image import luma
 from s2vgan.regions import MOUTH, UPPER, Region
 
-# Frames are shrunk first: every crop size measures alike, and for the estimator a blurred mouth too.
+# Frames are shrunk first: every crop size measures alike, a blurred mouth like a sharp one.
 _LUMA_SIDE = 64
 _SIDE = 32
 _MOUTH_COMPONENTS = 24
