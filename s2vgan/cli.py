@@ -103,8 +103,8 @@ def config_of(arguments: Namespace) -> Config:
     if arguments.minutes is not None:
         train = dataclasses.replace(train, minutes=arguments.minutes)
     if arguments.steps is not None:
-        budget = {} if arguments.minutes is not None else {"minutes": 0.0}
-        train = dataclasses.replace(train, steps=arguments.steps, **budget)
+        minutes = train.minutes if arguments.minutes is not None else 0.0
+        train = dataclasses.replace(train, steps=arguments.steps, minutes=minutes)
     model, loss = ModelConfig(**vars(arguments.model)), LossConfig(**vars(arguments.loss))
     return Config(model, loss, train)
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import ray
 import ray.train
 import ray.train.torch
 import torch
-import torchvision
 from torch import distributed
 from tqdm import tqdm
 
@@ -40,6 +40,7 @@ from s2vgan.training import (
 )
 from s2vgan.validation import validate, validation_rows
 
+SHOWN_LOSSES = ("loss_d", "loss_g")
 LOG_EVERY = 10  # steps between lines of the log; the workers also agree here whether to stop
 RUN_FILE, ERROR_FILE = "run.json", "error.txt"
 RESTARTS = 3  # of the workers after a crash; each goes on from the latest checkpoint
@@ -199,7 +200,7 @@ class _Book:
             self._tracker.log_metrics(readings, state.step)
             path = launch.folder / "samples" / f"step_{state.step:07d}.png"
             path.parent.mkdir(exist_ok=True)
-            torchvision.io.write_png(picture, str(path))
+            cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
             self._tracker.log_file(path, "samples")
         identity = self._dataset.info.sha256
         save_checkpoint(state, launch.checkpoints, identity)
@@ -213,8 +214,8 @@ class _Book:
             readings=readings,
             mlflow_run=self._tracker.run_id or "",
         )
-        losses = {name: self._losses[name] for name in ("loss_g", "loss_d") if name in self._losses}
-        return {**losses, **readings}
+        losses = {name: value for name, value in self._losses.items() if name in SHOWN_LOSSES}
+        return losses | readings
 
     def close(self, status: str) -> None:
         """End the MLflow run; a finished one gets the model."""
@@ -240,9 +241,9 @@ def _worker(settings: dict[str, Any]) -> None:
             lambda values: ray.train.report(values),
         )
     except S2VError as error:
-        # Ray wraps what a worker raises in its own error and a traceback: the launcher reads this.
+        # What the user must mend fails on every worker alike, and again if it is tried again: no
+        # exception, which Ray would answer with restarts, but a sentence that fit() raises.
         (launch.folder / ERROR_FILE).write_text(str(error))
-        raise
 
 
 def make_trainer(
@@ -327,7 +328,6 @@ def train(
     info = check(config, data, folder, workers, resume)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-    (folder / ERROR_FILE).unlink(missing_ok=True)
     print(
         f"Training {folder.name}: {sum(info.groups.values())} groups of {len(info.groups)} videos, "
         f"{workers or 'in-process, no'} workers, at most {config.train.minutes:g} minutes and "
@@ -342,15 +342,22 @@ def train(
             train_loop(launch, device, 0, 1, None)
         else:
             cluster.connect()
-            trainer = make_trainer(config, data, folder, workers, name=name)
-            try:
-                trainer.fit()
-            except Exception as error:
-                if (folder / ERROR_FILE).is_file():
-                    raise RunError((folder / ERROR_FILE).read_text()) from error
-                raise
-    shutil.rmtree(folder / "ray", ignore_errors=True)  # our own checkpoints are the run's
+            fit(make_trainer(config, data, folder, workers, name=name), folder)
     return folder
+
+
+def fit(trainer: ray.train.torch.TorchTrainer, folder: Path) -> None:
+    """Run a job of :func:`make_trainer` to its end.
+
+    Raises:
+        RunError: with the sentence of a worker that could not go on.
+    """
+    told = folder / ERROR_FILE
+    told.unlink(missing_ok=True)
+    trainer.fit()
+    if told.is_file():
+        raise RunError(told.read_text())
+    shutil.rmtree(folder / "ray", ignore_errors=True)  # our own checkpoints are the run's
 
 
 def check(

@@ -150,9 +150,9 @@ class TrainState:
     ) -> "TrainState":
         """New networks and optimisers, the same on every rank; not wrapped in DDP yet."""
         torch.manual_seed(config.train.seed)
-        layout = torch.channels_last
-        face = TalkingFace(config.model, spec).to(device=device, memory_format=layout)
-        judge = build_discriminator(config.model, spec).to(device=device, memory_format=layout)
+        face = TalkingFace(config.model, spec).to(device).to(memory_format=torch.channels_last)
+        judge = build_discriminator(config.model, spec).to(device)
+        judge = judge.to(memory_format=torch.channels_last)
         train = config.train
         betas = (train.beta1, train.beta2)
         return cls(
@@ -318,10 +318,10 @@ def _update(state: TrainState, module: nn.Module, optimiser: torch.optim.Adam) -
 
 @torch.no_grad()
 def _average(ema: nn.Module, current: nn.Module, decay: float) -> None:
-    for kept, new in zip(ema.parameters(), current.parameters(), strict=True):
-        kept.lerp_(new, 1 - decay)
-    for kept, new in zip(ema.buffers(), current.buffers(), strict=True):
-        kept.copy_(new)
+    for weight, new_weight in zip(ema.parameters(), current.parameters(), strict=True):
+        weight.lerp_(new_weight, 1 - decay)
+    for buffer, new_buffer in zip(ema.buffers(), current.buffers(), strict=True):
+        buffer.copy_(new_buffer)
 
 
 def save_checkpoint(state: TrainState, folder: Path, dataset: str) -> Path:

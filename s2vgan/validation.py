@@ -37,7 +37,7 @@ def validation_rows(dataset: GroupDataset, held_out: np.ndarray) -> np.ndarray:
 @torch.inference_mode()
 def validate(
     state: TrainState, dataset: GroupDataset, rows: np.ndarray
-) -> tuple[dict[str, float], Tensor]:
+) -> tuple[dict[str, float], np.ndarray]:
     """Read the averaged generator on held-out time, its pose held at the reference.
 
     Args:
@@ -87,8 +87,8 @@ def correlation(a: Tensor, b: Tensor) -> float:
     return (a @ b / norm).item() if norm > 1e-9 else 0.0
 
 
-def sample_picture(real: Tensor, fake: Tensor) -> Tensor:
-    """(3, H, W) uint8: real frames above the generated ones at fixed moments of one stretch."""
+def sample_picture(real: Tensor, fake: Tensor) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: real frames above the generated ones at fixed moments of one stretch."""
     per_group = 3
     moments = [
         group * per_group + frame
@@ -98,4 +98,4 @@ def sample_picture(real: Tensor, fake: Tensor) -> Tensor:
     ] or list(range(real.shape[1]))
     both = torch.cat([real[0, moments], fake[0, moments]])
     grid = torchvision.utils.make_grid((both + 1) / 2, nrow=len(moments), padding=1)
-    return (grid * 255).round().byte().cpu()
+    return (grid * 255).round().byte().movedim(0, -1).contiguous().cpu().numpy()

@@ -180,3 +180,27 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     groups.write_dataset(data, spec)
     return data
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that holds a small model of random weights, 32 pixels."""
+    import torch
+
+    from s2vgan import artifact
+    from s2vgan.config import Config, ModelConfig
+    from s2vgan.models import TalkingFace
+
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    config = Config(model=ModelConfig(width=4))
+    artifact.save(
+        folder / artifact.FOLDER,
+        TalkingFace(config.model, GroupSpec(size=32)),
+        config,
+        name="small",
+        dataset="d" * 64,
+        step=7,
+        readings={"val/score": 0.5},
+    )
+    return folder

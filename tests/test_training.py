@@ -160,7 +160,7 @@ def test_validation_reads_held_out_time(dataset: GroupDataset) -> None:
         "val/score",
     }  # fmt: skip
     assert all(np.isfinite(list(readings.values())))
-    assert picture.dtype == torch.uint8 and picture.shape[0] == 3
+    assert picture.dtype == np.uint8 and picture.shape[-1] == 3
     again, _ = validate(state, dataset, rows)
     assert again == readings
     assert validation_rows(dataset, np.empty(0, np.int64)).size == 0

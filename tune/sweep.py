@@ -163,6 +163,8 @@ def run(sweep: Sweep, out: str | Path) -> list[Trial]:
     folder = Path(out).absolute()
     if sweep.workers < 1:
         raise ConfigError(f"--workers {sweep.workers}: a trial needs at least 1.")
+    if len({trial_name(params) for params in sweep.points}) < len(sweep.points):
+        raise ConfigError("a learning rate or kind is given twice; give each once.")
     for params in sweep.points:  # refuse here what would fail in a trial
         config = trial_config(sweep.config, params)
         info = check(config, sweep.data, folder, sweep.workers, resume=False)
@@ -193,16 +195,15 @@ def run(sweep: Sweep, out: str | Path) -> list[Trial]:
     )
     tuner = _tuner(sweep, folder, trainable, slots)
     try:
-        results = tuner.fit()
+        results = _fit(tuner)
     except BaseException:
         tracker.close_children()
         tracker.finish("KILLED")
         raise
     tracker.close_children()
-    ended = (results[number] for number in range(len(results)))
     failed = {
         trial_name(item.config["point"]): item.error
-        for item in ended
+        for item in results
         if item.error is not None and item.config is not None
     }
     trials = collect(sweep.points, folder, sweep.config.train, failed)
@@ -212,6 +213,15 @@ def run(sweep: Sweep, out: str | Path) -> list[Trial]:
         tracker.set_tag("winner", best.name)
     tracker.finish("FINISHED" if best else "FAILED")
     return trials
+
+
+def _fit(tuner: tune.Tuner) -> list[tune.Result]:
+    """The results of all trials; Ray Tune ends quietly on Ctrl-C, this does not."""
+    grid = tuner.fit()
+    results = [grid[number] for number in range(len(grid))]
+    if not all(item.error or (item.metrics or {}).get("done") for item in results):
+        raise KeyboardInterrupt
+    return results
 
 
 def _quiet() -> None:
@@ -287,7 +297,9 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--lr-d", type=float, nargs="+", default=list(Sweep.lr_d), help="rates of D"
     )
-    parser.add_argument("--kinds", nargs="+", default=list(Sweep.kinds), help="of models")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=Sweep.kinds, default=list(Sweep.kinds), help="of models"
+    )
     parser.add_argument("--workers", type=int, default=1, help="Ray Train workers of one trial")
     parser.add_argument("--minutes", type=float, help="budget of one trial")
     parser.add_argument("--steps", type=int, help="budget of one trial")
@@ -315,8 +327,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except S2VError as error:
         print(f"sweep: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("sweep: interrupted; the same command goes on with it.", file=sys.stderr)
+        return 130
     print(table(trials))
-    print(f"The best model is {best.name}, in {arguments.out / 'trials' / best.name}.")
+    print(f"The best model is {best.name}, in {arguments.out / RUNS_FOLDER / best.name}.")
     if version:
         print(f"It is models:/{tracking.MODEL}/{version} and now {tracking.CHAMPION}.")
     print(f"All trials are in {arguments.out / RESULT_FILE} and in MLflow.")

@@ -36,7 +36,8 @@ class AudioEncoder(nn.Module):
         super().__init__()
         self.features = features
         if features == "waveform":
-            channels, kernel, stride = (1, 16, 32, 64, 128), 15, 4
+            channels: tuple[int, ...] = (1, 16, 32, 64, 128)
+            kernel, stride = 15, 4
             steps = samples
         else:
             self.mel = torchaudio.transforms.MelSpectrogram(

@@ -29,7 +29,7 @@ class ConvGRUCell(nn.Module):
         self.from_state = nn.Conv2d(hidden, 3 * hidden, kernel, padding=kernel // 2, bias=False)
         nn.init.orthogonal_(self.from_input.weight, gain)
         nn.init.orthogonal_(self.from_state.weight)
-        nn.init.zeros_(self.from_input.bias)
+        self.from_input.bias = nn.Parameter(torch.zeros(3 * hidden))
 
     def forward(self, x: Tensor, state: Tensor, bias: Tensor | None = None) -> Tensor:
         """Run over a sequence.

@@ -79,7 +79,7 @@ class Generator(nn.Module):
 
     def first_state(self, batch: int) -> Tensor:
         """State before the first group: (B, 3, S, S), zero or the mean face."""
-        weight = self.trunk[0].weight
+        weight = next(self.trunk.parameters())
         if self.mean_face is not None and self.start_from_mean:
             return torch.tanh(self.mean_face).expand(batch, -1, -1, -1)
         return weight.new_zeros(batch, 3, self.size, self.size)

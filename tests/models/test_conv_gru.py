@@ -10,6 +10,7 @@ def test_it_is_the_published_equations() -> None:
     x, state = torch.randn(2, 4, 5, 8, 8), torch.tanh(torch.randn(2, 3, 8, 8))
     bias = torch.randn(3, 8, 8)
     w_xz, w_xr, w_xh = cell.from_input.weight.chunk(3)
+    assert cell.from_input.bias is not None
     b_z, b_r, b_h = cell.from_input.bias.chunk(3)
     w_hz, w_hr, w_hh = cell.from_state.weight.chunk(3)
     states = cell(x, state, bias)

@@ -86,7 +86,7 @@ def test_state_carries_and_audio_counts() -> None:
     audio *= torch.tensor([0.001, 0.1, 10.0, 1.0]).view(1, 4, 1)
     with torch.no_grad():
         for weight in face.generator.parameters():
-            weight += 0.1 * torch.randn_like(weight)
+            weight.add_(0.1 * torch.randn_like(weight))
         whole = face(audio, z, pose)[0]
         first = face(audio[:, :1], z[:, :1], pose[:, :1])[0]
         rest = face(audio[:, 1:], z[:, 1:], pose[:, 1:], first[:, -1])[0]

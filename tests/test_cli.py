@@ -1,0 +1,153 @@
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from s2vgan.cli import _train_parser as train_parser
+from s2vgan.cli import config_of, main
+from s2vgan.media import write_wav
+from s2vgan.runlog import RunLog, read_log
+
+CONF = Path(__file__).parents[1] / "conf"
+SHORT = [
+    "--workers", "0", "--steps", "4", "--model.width", "4", "--train.evaluate_every", "2",
+    "--train.pretrain_steps", "2", "--train.batch", "4",
+]  # fmt: skip
+
+
+def parsed(*arguments: str) -> object:
+    return config_of(train_parser().parse_args(["--data", "d", "--out", "o", *arguments]))
+
+
+@pytest.fixture(scope="module")
+def run(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["train", "--data", str(toy_data), "--out", str(folder), *SHORT]) == 0
+    return folder
+
+
+def test_of_several_configs_the_later_wins() -> None:
+    config = parsed(
+        "--config", str(CONF / "paper.yaml"), "--config", str(CONF / "ablations/no_gru.yaml"),
+        "--train.batch", "8", "--minutes", "2",
+    )  # fmt: skip
+    assert (config.model.kind, config.model.z_dim) == ("no_gru", 100)  # type: ignore[attr-defined]
+    assert (config.train.batch, config.train.minutes) == (8, 2)  # type: ignore[attr-defined]
+    by_steps = parsed("--steps", "7").train  # type: ignore[attr-defined]
+    assert (by_steps.steps, by_steps.minutes) == (7, 0)  # no clock ends it
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--model.colour", "1"], "model.colour"),
+        (["--train.lr_g", "fast"], "lr_g"),
+        (["--model.kind", "gan"], "kind"),
+    ],
+)
+def test_an_unknown_or_mistyped_setting_is_named(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--data", "d", "--out", "o", *arguments])
+    assert ended.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+def test_an_unknown_key_in_a_file_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("loss:\n  perceptual: 1.0\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--data", "d", "--out", "o", "--config", str(file)])
+    assert ended.value.code == 2
+    assert "perceptual" in capsys.readouterr().err
+
+
+def test_training_leaves_what_it_promises(run: Path) -> None:
+    assert json.loads((run / "config.json").read_text())["model"]["width"] == 4
+    assert json.loads((run / "run.json").read_text())["mlflow_run"]
+    lines = read_log(run)
+    assert [line["step"] for line in lines if "loss_g" in line] == [4]
+    assert [line["step"] for line in lines if "val/score" in line] == [2, 4]
+    assert any("pretrain_audio" in line for line in lines)
+    assert sorted(path.name for path in (run / "samples").iterdir()) == [
+        "step_0000002.png", "step_0000004.png"
+    ]  # fmt: skip
+    assert json.loads((run / "model/manifest.json").read_text())["step"] == 4
+
+
+def test_a_run_goes_on_only_when_asked(
+    run: Path, toy_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = ["train", "--data", str(toy_data), "--out", str(run), *SHORT]
+    assert main(again) == 2
+    assert "--resume" in capsys.readouterr().err
+    again[again.index("--steps") + 1] = "6"
+    assert main([*again, "--resume"]) == 0
+    assert json.loads((run / "model/manifest.json").read_text())["step"] == 6
+    steps = [line["step"] for line in read_log(run) if "val/score" in line]
+    assert steps == [2, 4, 6]
+    assert main([*again, "--resume", "--train.lr_d", "0.5"]) == 2
+    assert "train.lr_d" in capsys.readouterr().err
+
+
+def test_speaking_makes_a_video_with_sound(run: Path, tmp_path: Path) -> None:
+    speech, movie = tmp_path / "speech.wav", tmp_path / "out" / "speech.mp4"
+    write_wav(speech, np.random.default_rng(0).normal(0, 0.1, 20_000).astype(np.float32))
+    arguments = ["--audio", str(speech), "--out", str(movie), "--scale", "2"]
+    assert main(["speak", "--model", str(run), *arguments]) == 0
+    with av.open(str(movie)) as file:
+        video = file.streams.video[0]
+        assert (video.width, video.height, video.average_rate) == (64, 64, 30)
+        assert len(list(file.decode(video=0))) == 39  # 1.25 s are 12.5 groups
+    with av.open(str(movie)) as file:
+        assert any(np.abs(frame.to_ndarray()).max() > 0.1 for frame in file.decode(audio=0))
+
+
+def test_what_cannot_work_ends_with_a_sentence_and_2(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty, out = tmp_path / "empty.wav", tmp_path / "out.mp4"
+    write_wav(empty, np.empty(0, np.float32))
+    nowhere = tmp_path / "nowhere"
+    cases = {
+        ("speak", "--model", str(run), "--audio", str(empty)): "empty.wav",
+        ("speak", "--model", str(run), "--audio", str(nowhere)): "nowhere",
+        ("speak", "--model", str(tmp_path), "--audio", str(empty)): "no model here",
+        ("speak", "--model", "models:/nobody@champion", "--audio", str(empty)): "nobody",
+        ("evaluate", "--data", str(nowhere), str(run)): "no dataset here",
+        ("train", "--data", str(nowhere)): "no dataset here",
+    }
+    for arguments, sentence in cases.items():
+        assert main([*arguments, "--out", str(out)]) == 2, arguments
+        said = capsys.readouterr().err
+        assert sentence in said and "Traceback" not in said, arguments
+        assert not out.exists(), arguments
+
+
+def test_too_few_groups_are_refused_before_training(
+    toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*SHORT[:-1], "400"]
+    assert main(["train", "--data", str(toy_data), "--out", str(tmp_path / "run"), *arguments]) == 2
+    assert "lower train.batch" in capsys.readouterr().err
+    arguments = ["--workers", "3", "--train.batch", "4"]
+    assert main(["train", "--data", str(toy_data), "--out", str(tmp_path / "run"), *arguments]) == 2
+    assert "--workers 3" in capsys.readouterr().err
+
+
+def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    for step in (0, 10, 20):
+        log.write(step, step / 2, {"loss_g": 1 / 3})
+    with log.path.open("a") as stream:
+        stream.write('{"step": 30, "sec')  # cut off by a crash
+    assert [line["step"] for line in read_log(tmp_path)] == [0, 10, 20]
+    RunLog(tmp_path, step=10).write(15, 7.5, {"loss_g": 2.0})
+    assert [(line["step"], line["loss_g"]) for line in read_log(tmp_path)] == [
+        (0, 0.333333), (10, 0.333333), (15, 2.0)
+    ]  # fmt: skip
