@@ -72,6 +72,7 @@ def test_what_a_run_holds(store: str, tmp_path: Path) -> None:
         "samples/samples.png"
     ]
     assert (tmp_path / "store" / "mlartifacts").is_dir(), "artifacts lie beside the database"
+    assert run.inputs is not None
     [entry] = run.inputs.dataset_inputs
     assert entry.dataset.name == "demo" and sha256.startswith(entry.dataset.digest)
 

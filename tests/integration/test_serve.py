@@ -1,6 +1,5 @@
 """The service on a real Ray Serve: one application, asked over HTTP."""
 
-import io
 import signal
 import socket
 import subprocess
@@ -10,12 +9,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import av
 import httpx
 import pytest
 import yaml
 
-from tests.serve.test_api import sound
+from tests.serve.test_api import opened, sound
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120  # until a service on a busy machine is given up
@@ -44,7 +42,7 @@ def service(ray_cluster: None, run_folder: Path) -> Iterator[str]:
 def test_speech_over_http(service: str, run_folder: Path) -> None:
     answer = httpx.post(f"{service}/v1/speak", content=sound(2), timeout=60)
     assert answer.status_code == 200 and answer.headers["content-type"] == "video/mp4"
-    with av.open(io.BytesIO(answer.content)) as movie:
+    with opened(answer.content) as movie:
         assert len(list(movie.decode(video=0))) == 60
     assert httpx.get(f"{service}/healthz").status_code == 200
     assert httpx.get(f"{service}/v1/model").json()["reference"] == str(run_folder)
@@ -69,8 +67,8 @@ def test_requests_at_the_same_time_do_not_mix(service: str) -> None:
 
 
 def pictures(movie: bytes) -> list[bytes]:
-    with av.open(io.BytesIO(movie)) as opened:
-        return [frame.to_ndarray(format="rgb24").tobytes() for frame in opened.decode(video=0)]
+    with opened(movie) as decoded:
+        return [frame.to_ndarray(format="rgb24").tobytes() for frame in decoded.decode(video=0)]
 
 
 @pytest.mark.ray

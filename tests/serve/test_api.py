@@ -2,8 +2,10 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -20,7 +22,7 @@ def sound(seconds: float, kind: str = "wav", codec: str = "pcm_s16le", rate: int
     file = io.BytesIO()
     tone = 0.3 * np.sin(2 * np.pi * 220 * np.arange(round(seconds * rate)) / rate)
     with av.open(file, "w", format=kind) as output:
-        stream = output.add_stream(codec, rate=rate, layout="mono")
+        stream: Any = output.add_stream(codec, rate=rate, layout="mono")
         frame = av.AudioFrame.from_ndarray(
             (tone * 32767).astype(np.int16)[None], format="s16", layout="mono"
         )
@@ -28,6 +30,11 @@ def sound(seconds: float, kind: str = "wav", codec: str = "pcm_s16le", rate: int
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             output.mux(packet)
     return file.getvalue()
+
+
+def opened(movie: bytes) -> Any:
+    """A movie, to be decoded."""
+    return av.open(io.BytesIO(movie))
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +48,8 @@ def client(voice: Voice) -> Iterator[TestClient]:
         yield client
 
 
-def refusal(answer: object) -> str:
+def refusal(answer: httpx.Response) -> str:
     """The sentence of a problem, its form checked."""
-    import httpx
-
-    assert isinstance(answer, httpx.Response)
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
     assert problem["status"] == answer.status_code and problem["title"]
@@ -59,15 +63,15 @@ def refusal(answer: object) -> str:
 def test_speech_comes_back_as_a_movie_of_it(kind: str, codec: str, client: TestClient) -> None:
     answer = client.post("/v1/speak", content=sound(1.25, kind, codec, 48000))
     assert answer.status_code == 200 and answer.headers["content-type"] == "video/mp4"
-    with av.open(io.BytesIO(answer.content)) as movie:
+    with opened(answer.content) as movie:
         video, audio = movie.streams.video[0], movie.streams.audio[0]
         assert video.codec_context.name == "h264" and audio.codec_context.name == "aac"
         assert (video.width, video.height, video.average_rate) == (32, 32, 30)
-    with av.open(io.BytesIO(answer.content)) as movie:
+    with opened(answer.content) as movie:
         frames = [frame.time for frame in movie.decode(video=0)]
     assert frames[0] == 0
     assert len(frames) % 3 == 0 and 1.25 <= len(frames) / 30 < 1.5  # whole groups
-    with av.open(io.BytesIO(answer.content)) as movie:
+    with opened(answer.content) as movie:
         heard = [frame.to_ndarray()[0] for frame in movie.decode(audio=0)]
     assert 1.2 < sum(map(len, heard)) / RATE < 1.5 and np.abs(np.concatenate(heard)).max() > 0.1
 
@@ -77,7 +81,7 @@ def test_the_movie_is_what_the_model_says(client: TestClient, voice: Voice) -> N
 
     body = sound(2.5)
     answer = client.post("/v1/speak?seed=3", content=body)
-    with av.open(io.BytesIO(answer.content)) as movie:
+    with opened(answer.content) as movie:
         shown = np.stack([frame.to_ndarray(format="rgb24") for frame in movie.decode(video=0)])
     wanted = voice.synthesizer.speak(read_audio(body), seed=3)
     assert shown.shape == wanted.shape
