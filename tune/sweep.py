@@ -30,7 +30,7 @@ from s2vgan import cluster, tracking
 from s2vgan.cli import config_of
 from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
 from s2vgan.errors import ConfigError, S2VError
-from s2vgan.train import check, make_trainer
+from s2vgan.train import check, fit, make_trainer
 from tune.trials import METRIC, RESULT_FILE, RUNS_FOLDER, Trial, collect, promote, table, trial_name
 
 REDUCTION = 3  # ASHA lets the best third of the trials pass each rung
@@ -119,8 +119,7 @@ def run_trial(
         tracking=store,
         trials=trials,
     )
-    trainer.fit()
-    shutil.rmtree(run / "ray", ignore_errors=True)  # the run's own checkpoints are what counts
+    fit(trainer, run)
 
 
 class _Lines(tune.Callback):
