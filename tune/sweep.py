@@ -13,7 +13,6 @@ import itertools
 import json
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
