@@ -113,7 +113,7 @@ def fetch(
         import yt_dlp
     except ImportError as error:
         raise SourceError(
-            f"{link}: downloading needs yt-dlp; install it with `pip install 's2vgan[download]'`."
+            f"{link}: downloading needs yt-dlp; install it with `pip install -e '.[download]'`."
         ) from error
     out.mkdir(parents=True, exist_ok=True)
     try:

@@ -64,13 +64,18 @@ def run(
     found = resolve(sources)
     rows: list[LedgerRow] = []
     for name in found.missing:
-        rows.append(_record_failure(name, data, spec, f"{name}: no such file; check the path."))
+        rows.append(
+            _record_failure(
+                str(Path(name).absolute()), data, spec, f"{name}: no such file; check the path."
+            )
+        )
     paths = list(found.videos)
     for link, result in download.fetch_all(found.links, videos).items():
         if isinstance(result, SourceError):
             rows.append(_record_failure(link, data, spec, str(result)))
         else:
             paths.append(str(result.absolute()))
+            extraction.forget_failure(link, data)
 
     todo = []
     for path in dict.fromkeys(paths):
@@ -224,6 +229,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except S2VError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with what is missing.", file=sys.stderr)
+        return 130
     print(f"{given.out}: {sum(info.groups.values())} groups of {len(info.groups)} videos.")
     return 0
 

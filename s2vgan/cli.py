@@ -146,18 +146,16 @@ def _evaluate_parser() -> ArgumentParser:
 
 
 def _evaluate(arguments: Namespace) -> None:
-    from s2vgan.evaluation import evaluate
-    from s2vgan.report import write_report
+    from s2vgan.report import evaluate_and_report
     from s2vgan.tracking import fetch_model
 
-    evaluation = evaluate(
+    evaluate_and_report(
         arguments.data,
         [fetch_model(run) if REGISTERED.match(run) else Path(run) for run in arguments.runs],
         arguments.out,
         openings=arguments.openings,
         lpips_trunk=arguments.lpips_trunk,
     )
-    print(write_report(evaluation, arguments.out))
 
 
 def _speak_parser() -> ArgumentParser:

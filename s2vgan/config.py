@@ -114,7 +114,6 @@ class TrainConfig:
         held_out: share of each video's time, at its end, that training never sees.
         evaluate_every: steps between evaluations; each writes a checkpoint and samples.
         amp: mixed precision: off, bf16 autocast, or auto for bf16 where the processor has it.
-        compile: compile the generator and the discriminator with torch.compile.
         seed: of weights, batches and noise.
     """
 
@@ -133,7 +132,6 @@ class TrainConfig:
     held_out: float = 0.15
     evaluate_every: int = 250
     amp: Literal["auto", "off", "bf16"] = "auto"
-    compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

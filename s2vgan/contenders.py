@@ -108,14 +108,29 @@ def cut_pieces(dataset: GroupDataset, rows: np.ndarray, seconds: float, frames: 
     if not parts:
         return []
     speech = [dataset.speech(part) for part in parts]
-    # Half the split away, and cut at the same lengths: wrong speech, as loud and as long.
-    everything = np.concatenate(speech)
-    other = np.roll(everything, len(everything) // 2)
-    ends = np.cumsum([len(part) for part in speech])[:-1]
+    wrong = _other_speech(speech)
     return [
-        Piece(int(dataset.video[part[0]]), np.concatenate(dataset.frames[part]), said, wrong)
-        for part, said, wrong in zip(parts, speech, np.split(other, ends), strict=True)
+        Piece(int(dataset.video[part[0]]), np.concatenate(dataset.frames[part]), said, other)
+        for part, said, other in zip(parts, speech, wrong, strict=True)
     ]
+
+
+def _other_speech(speech: list[np.ndarray]) -> list[np.ndarray]:
+    """For each piece as much speech of another moment of the same split, from a random place.
+
+    Random, because at a fixed distance sentences of one length would start and end in step.
+    """
+    random = np.random.default_rng(0)
+    everything = np.concatenate(speech)
+    total, start = len(everything), 0
+    others = []
+    for said in speech:
+        size = len(said)
+        apart = total // 2 if total < 3 * size else int(random.integers(size, total - size))
+        places = np.arange(start + apart, start + apart + size)
+        others.append(everything.take(places, mode="wrap"))
+        start += size
+    return others
 
 
 def from_run(contender: Contender) -> Iterator[Entry]:

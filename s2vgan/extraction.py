@@ -58,7 +58,7 @@ def extract_video(source: str, data: str | Path, spec: GroupSpec) -> LedgerRow:
     except SourceError as error:
         row = failed(source, spec, str(error))
     else:
-        groups.remove(data, _missing_id(source))
+        forget_failure(source, data)
     row = dataclasses.replace(row, cpu_seconds=round(time.process_time() - started, 3))
     groups.write_ledger(data, row)
     return row
@@ -93,6 +93,11 @@ def finished(source: str, data: str | Path, spec: GroupSpec) -> LedgerRow | None
 def failed(source: str, spec: GroupSpec, reason: str) -> LedgerRow:
     """The row of a video whose content could not be had; its id is made from its name."""
     return _blank(_missing_id(source), source, spec, "failed", reason)
+
+
+def forget_failure(source: str, data: str | Path) -> None:
+    """Remove the row of :func:`failed`, if there is one: the content could be had this time."""
+    groups.remove(data, _missing_id(source))
 
 
 def _missing_id(source: str) -> str:

@@ -24,8 +24,9 @@ from tqdm import tqdm
 from s2vgan import artifact, cluster
 from s2vgan.config import Config
 from s2vgan.dataset import GroupDataset
-from s2vgan.errors import ConfigError, RunError, S2VError
+from s2vgan.errors import ConfigError, DatasetError, RunError, S2VError
 from s2vgan.groups import DatasetInfo, read_dataset
+from s2vgan.models import TalkingFace
 from s2vgan.runlog import RunLog, read_log
 from s2vgan.tracking import Tracker, tracking_uri
 from s2vgan.training import (
@@ -106,8 +107,8 @@ def train_loop(
     try:
         if not resumed:
             fit_face(state, dataset, training)
-            for values in pretrain_audio(state, dataset, training):
-                if book:
+            for number, values in enumerate(pretrain_audio(state, dataset, training)):
+                if book and number % LOG_EVERY == 0:
                     book.log(time.monotonic() - started, values)
         if world > 1:
             state.distribute()
@@ -155,6 +156,8 @@ class _Book:
     ) -> None:
         self._launch, self._state, self._dataset, self._checked = launch, state, dataset, checked
         self._log = RunLog(launch.folder, state.step)
+        text = json.dumps(launch.config.to_dict(), indent=2) + "\n"
+        (launch.folder / "config.json").write_text(text)
         self._losses: dict[str, float] = {}
         self._logged_step, self._logged_seconds = state.step, state.seconds
         self._tracker = Tracker(uri=launch.tracking)
@@ -327,7 +330,6 @@ def train(
     folder = Path(out).absolute()
     info = check(config, data, folder, workers, resume)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
     print(
         f"Training {folder.name}: {sum(info.groups.values())} groups of {len(info.groups)} videos, "
         f"{workers or 'in-process, no'} workers, at most {config.train.minutes:g} minutes and "
@@ -369,6 +371,13 @@ def check(
         The dataset's dataset.json.
     """
     info = read_dataset(data)
+    TalkingFace(config.model, info.spec)  # raises where no network can be made
+    training = sum(count - int(count * config.train.held_out) for count in info.groups.values())
+    if training < config.train.batch:
+        raise DatasetError(
+            f"{data}: its training time holds {training} groups, fewer than one batch of "
+            f"{config.train.batch}: lower train.batch or extract more video."
+        )
     sequences = config.train.batch // config.train.sequence
     if workers < 0 or (workers and sequences % workers):
         raise ConfigError(

@@ -245,11 +245,12 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
     form = config.loss.adversarial
     mixed = wants_bf16(config.train.amp, device)
 
-    noise = torch.Generator().manual_seed(hash((config.train.seed, state.step, state.rank)) % 2**63)
-    z = torch.randn(*batch.audio.shape[:2], config.model.z_dim, generator=noise).to(device)
+    # All randomness of the step, dropout included, comes from here: nothing to keep for a resume.
+    torch.manual_seed(_mix(config.train.seed, state.step, state.rank))
+    z = torch.randn(*batch.audio.shape[:2], config.model.z_dim).to(device)
     pose = face.codes.pose(batch.frames.flatten(0, 1))
     pose = pose.view(len(batch.frames), groups, frames_per_group, config.model.pose_dim)
-    shake = torch.randn(pose.shape, generator=noise).to(device)
+    shake = torch.randn(pose.shape).to(device)
     pose = pose + config.train.pose_noise * shake
 
     def as_groups(frames: Tensor) -> Tensor:
@@ -261,10 +262,9 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
         fake, code, mouth = state.g(batch.audio, z, pose)
         real_groups, fake_groups = as_groups(batch.frames), as_groups(fake)
         heard = code.detach().flatten(0, 1)  # D judges the pair; it does not shape the code
-        logits = state.d(
-            torch.cat([real_groups, fake_groups.detach()]), torch.cat([heard, heard])
-        ).float()
-        real, unreal = logits.chunk(2)
+        # Batches of one kind, as in DCGAN: in a mixed one BatchNorm would tell D which is which.
+        real = state.d(real_groups, heard).float()
+        unreal = state.d(fake_groups.detach(), heard).float()
         loss_d = discriminator_loss(form, real, unreal)
     state.opt_d.zero_grad()
     loss_d.backward()
@@ -300,6 +300,11 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
         "norm_d": norm_d,
     }
     return {name: value.detach() for name, value in seen.items()}
+
+
+def _mix(*numbers: int) -> int:
+    """One seed out of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _update(state: TrainState, module: nn.Module, optimiser: torch.optim.Adam) -> Tensor:

@@ -54,7 +54,7 @@ def validate(
     face = state.ema.eval()
     batch = Batch.gather(dataset, rows, state.config, state.device)
     fake = speak_windows(face, batch.audio, state.config.train.seed)
-    other = batch.audio.roll((1, rows.shape[1] // 3), (0, 1))  # of another stretch, and not in step
+    other = _other_moments(batch.audio)
     shuffled = speak_windows(face, other, state.config.train.seed)
     real_opening, opening, wrong = (
         face.codes.mouth(frames.flatten(0, 1))[:, 0] for frames in (batch.frames, fake, shuffled)
@@ -70,6 +70,18 @@ def validate(
     values["score"] = score(values)
     readings = {f"val/{name}": value for name, value in values.items()}
     return readings, sample_picture(batch.frames, fake)
+
+
+def _other_moments(audio: Tensor) -> Tensor:
+    """Windows (B, K, L) of another stretch each, rolled in time by random steps.
+
+    Random, because sentences of one length would otherwise stay in step with each other.
+    """
+    random = np.random.default_rng(0)
+    count, length = audio.shape[:2]
+    stretches = (np.arange(count) + (random.integers(1, count) if count > 1 else 0)) % count
+    steps = random.integers(0, length, (count, 1)) if count > 1 else np.array([[length // 2]])
+    return audio[stretches[:, None], (np.arange(length) + steps) % length]
 
 
 def speak_windows(face: TalkingFace, audio: Tensor, seed: int) -> Tensor:

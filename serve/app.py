@@ -2,8 +2,8 @@
 
 On this machine::
 
-    python serve/app.py --model runs/demo
-    serve run serve.app:app model=runs/demo
+    python serve/app.py --model runs/demo/run
+    serve run serve.app:app model=runs/demo/run
 
 On a cluster: ``serve deploy serve/config.yaml``. The model is a run folder or a registered model;
 by default S2VGAN_MODEL, and without it the champion.

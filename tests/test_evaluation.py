@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from s2vgan.config import Config, TrainConfig
-from s2vgan.contenders import Contender, cut_pieces, from_data
+from s2vgan.contenders import Contender, _other_speech, cut_pieces, from_data
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError, RunError
 from s2vgan.evaluation import Evaluation, compare, evaluate
@@ -164,6 +164,17 @@ def test_pieces_are_bounded_spread_out_and_carry_their_own_speech(dataset: Group
         assert len(piece.speech) == len(piece.other_speech) == len(piece.real) // 3 * 1600
         assert not np.array_equal(piece.speech, piece.other_speech)
     assert cut_pieces(dataset, rows[:0], seconds=3, frames=300) == []
+
+
+def test_wrong_speech_is_of_elsewhere_and_never_in_step() -> None:
+    speech = [np.arange(start, start + 100) for start in range(0, 2000, 100)]
+    wrong = _other_speech(speech)
+    for said, other in zip(speech, wrong, strict=True):
+        assert len(other) == 100 and not set(said) & set(other)
+    assert len({other[0] % 100 for other in wrong}) > 10
+    assert [other[0] for other in _other_speech(speech)] == [other[0] for other in wrong]
+    [alone] = _other_speech(speech[:1])
+    assert alone[0] == 50
 
 
 def test_still_controls_are_of_the_video_they_answer_for(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from s2vgan.training import (
 from s2vgan.validation import validate, validation_rows
 
 CONFIG = Config(
-    model=ModelConfig(width=8, audio_dropout=0),
+    model=ModelConfig(width=8),
     train=TrainConfig(lr_g=1e-3, batch=8, amp="off", pretrain_steps=30),
 )
 NO_GRU = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, kind="no_gru"))
