@@ -108,15 +108,15 @@ def cut_pieces(dataset: GroupDataset, rows: np.ndarray, seconds: float, frames: 
     if not parts:
         return []
     speech = [dataset.speech(part) for part in parts]
-    wrong = _other_speech(speech)
+    wrong = _other_speech(speech, dataset.spec.samples_per_group)
     return [
         Piece(int(dataset.video[part[0]]), np.concatenate(dataset.frames[part]), said, other)
         for part, said, other in zip(parts, speech, wrong, strict=True)
     ]
 
 
-def _other_speech(speech: list[np.ndarray]) -> list[np.ndarray]:
-    """For each piece as much speech of another moment of the same split, from a random place.
+def _other_speech(speech: list[np.ndarray], group: int) -> list[np.ndarray]:
+    """For each piece as much speech of another moment of the same split, from a random group on.
 
     Random, because at a fixed distance sentences of one length would start and end in step.
     """
@@ -127,6 +127,7 @@ def _other_speech(speech: list[np.ndarray]) -> list[np.ndarray]:
     for said in speech:
         size = len(said)
         apart = total // 2 if total < 3 * size else int(random.integers(size, total - size))
+        apart -= apart % group
         places = np.arange(start + apart, start + apart + size)
         others.append(everything.take(places, mode="wrap"))
         start += size
