@@ -115,11 +115,11 @@ def fetch(
         raise SourceError(
             f"{link}: downloading needs yt-dlp; install it with `pip install -e '.[download]'`."
         ) from error
-    out.mkdir(parents=True, exist_ok=True)
     try:
+        out.mkdir(parents=True, exist_ok=True)
         with yt_dlp.YoutubeDL(options(link, out, cookies)) as client:
             client.extract_info(link, download=True)
-    except yt_dlp.utils.YoutubeDLError as error:
+    except (yt_dlp.utils.YoutubeDLError, OSError) as error:
         raise SourceError(f"{link}: cannot be downloaded ({error}).") from error
     done = present(link, out)
     if done is None:

@@ -64,11 +64,8 @@ def run(
     found = resolve(sources)
     rows: list[LedgerRow] = []
     for name in found.missing:
-        rows.append(
-            _record_failure(
-                str(Path(name).absolute()), data, spec, f"{name}: no such file; check the path."
-            )
-        )
+        path = str(Path(name).absolute())
+        rows.append(_record_failure(path, data, spec, "no such file; check the path."))
     paths = list(found.videos)
     for link, result in download.fetch_all(found.links, videos).items():
         if isinstance(result, SourceError):
@@ -77,17 +74,22 @@ def run(
             paths.append(str(result.absolute()))
             extraction.forget_failure(link, data)
 
-    todo = []
+    todo: dict[str, str] = {}  # by content: a copy is the same video
     for path in dict.fromkeys(paths):
-        done = extraction.finished(path, data, spec)
+        content = extraction.content_of(path)
+        done = None if content is None else extraction.finished(content, data, spec)
+        if content is not None:
+            extraction.forget_failure(path, data)
         if done is None:
-            todo.append(path)
+            todo.setdefault(content or path, path)
         else:
             rows.append(done)
-    fresh = _with_progress(_rows(todo, data, spec, workers), len(todo))
-    print(summary(rows, fresh))
+    fresh = _with_progress(_rows([*todo.values()], data, spec, workers), len(todo))
+    before = {row.video_id: row for row in rows}
+    now = {row.video_id: row for row in fresh if row.video_id not in before}
+    print(summary([*before.values()], [*now.values()]))
 
-    everything = rows + fresh
+    everything = [*before.values(), *now.values()]
     good = sum(row.groups for row in everything if row.status == "ok")
     if good or groups.has_dataset(data):
         info = groups.write_dataset(data, spec)
@@ -103,8 +105,15 @@ def _record_failure(source: str, data: str, spec: GroupSpec, reason: str) -> Led
 
 
 def _worst(rows: Sequence[LedgerRow]) -> str:
-    reasons = Counter(row.reason for row in rows)
-    return "; ".join(reason for reason, _ in reasons.most_common(3))
+    """The commonest reasons, each with some of its sources."""
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        name = row.source if "://" in row.source else Path(row.source).name
+        names.setdefault(row.reason.rstrip("."), []).append(name)
+    worst = sorted(names.items(), key=lambda item: -len(item[1]))[:3]
+    return "; ".join(
+        f"{', '.join(some[:3])}{', ...' if some[3:] else ''}: {reason}" for reason, some in worst
+    )
 
 
 def _rows(
@@ -129,22 +138,31 @@ def _ray_rows(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = -1  # a long video makes no progress for long
+    context.max_errored_blocks = -1  # a video that kills its worker does not end the job
 
-    slots = min(len(todo), workers or cluster.extract_workers())
+    slots = workers or cluster.extract_workers()
     paths = ray.data.from_items([{"source": path} for path in todo], override_num_blocks=len(todo))
     results = paths.map(
         _task(data, spec),
         num_cpus=1,
-        compute=ray.data.TaskPoolStrategy(size=slots),
+        compute=ray.data.TaskPoolStrategy(size=slots and min(slots, len(todo))),
     )
-    for result in results.iter_rows():
-        yield LedgerRow(**json.loads(result["row"]))
+    unfinished = dict.fromkeys(todo)
+    reason = "often for want of memory; try fewer --workers"
+    try:
+        for result in results.iter_rows():
+            del unfinished[result["source"]]
+            yield LedgerRow(**json.loads(result["row"]))
+    except ray.exceptions.RayError as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+    for source in unfinished:
+        yield _record_failure(source, data, spec, f"a worker died ({reason}).")
 
 
 def _task(data: str, spec: GroupSpec) -> Callable[[dict[str, Any]], dict[str, Any]]:
     def task(item: dict[str, Any]) -> dict[str, Any]:
         row = extract_one(item["source"], data, spec)
-        return {"row": json.dumps(dataclasses.asdict(row))}
+        return {"source": item["source"], "row": json.dumps(dataclasses.asdict(row))}
 
     return task
 
@@ -185,7 +203,7 @@ def summary(done: Sequence[LedgerRow], fresh: Sequence[LedgerRow]) -> str:
     if done:
         lines.append(f"{len(done)} of the videos were done or refused before.")
     lines += [
-        f"{row.status}: {row.source}: {row.reason.removeprefix(f'{row.source}: ')}"
+        f"{row.status}: {row.source}: {row.reason}"
         for row in sorted(rows, key=lambda row: row.source)
         if row.status != "ok"
     ]
@@ -228,6 +246,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         info = run(given.sources, given.out, spec, given.workers, videos=given.videos)
     except S2VError as error:
         print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{given.out}: the extraction stopped ({error}); check --out.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with what is missing.", file=sys.stderr)

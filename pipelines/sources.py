@@ -91,9 +91,19 @@ def _expand(entry: str) -> list[str]:
     if path.is_file():
         return [str(path.absolute())]
     if path.is_dir():
-        inside = sorted(child for child in path.rglob("*") if _is_video(child.name))
-        return [str(child.absolute()) for child in inside if child.is_file()]
-    return [str(Path(name).absolute()) for name in sorted(glob.glob(entry, recursive=True))]
+        return _inside(path)
+    found: list[str] = []
+    for match in map(Path, sorted(glob.glob(entry, recursive=True))):
+        if match.is_dir():
+            found += _inside(match)
+        elif _is_video(match.name):
+            found.append(str(match.absolute()))
+    return found
+
+
+def _inside(folder: Path) -> list[str]:
+    videos = sorted(child for child in folder.rglob("*") if _is_video(child.name))
+    return [str(child.absolute()) for child in videos if child.is_file()]
 
 
 def _expand_url(url: str) -> list[str]:

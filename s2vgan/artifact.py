@@ -127,6 +127,7 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> LoadedModel:
 
     Raises:
         RunError: if there is no model, a file is missing or damaged, or another version wrote it.
+        ConfigError: if there is no such device.
     """
     folder = find(run)
     try:
@@ -148,12 +149,18 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> LoadedModel:
             f"{folder}: written by S2V-GAN {made_by}, which this version {__version__} cannot "
             f"load ({error})."
         ) from error
-    return LoadedModel(face.to(device).eval(), config, spec, manifest)
+    try:
+        face = face.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {device}: cannot be used on this machine; use cpu.") from error
+    return LoadedModel(face.eval(), config, spec, manifest)
 
 
 def git_commit() -> str:
     """Commit of the source tree this runs from; empty outside of one."""
     root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return ""
     try:
         answer = subprocess.run(
             ["git", "-C", str(root), "rev-parse", "HEAD"],

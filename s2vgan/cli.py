@@ -39,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except S2VError as error:
         print(f"s2vgan: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"s2vgan: {error.filename}: {error.strerror}; check the path.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("s2vgan: interrupted.", file=sys.stderr)
         return 130
@@ -172,6 +177,8 @@ def _speak_parser() -> ArgumentParser:
 
 
 def _speak(arguments: Namespace) -> None:
+    from tqdm import tqdm
+
     from s2vgan.media import read_audio, write_video
     from s2vgan.synthesis import Synthesizer, enlarge
     from s2vgan.tracking import fetch_model
@@ -179,9 +186,10 @@ def _speak(arguments: Namespace) -> None:
     synthesizer = Synthesizer.load(fetch_model(arguments.model), arguments.device)
     spec = synthesizer.spec
     speech = read_audio(arguments.audio, spec.sample_rate)
-    frames = synthesizer.speak(speech, arguments.seed)
-    write_video(arguments.out, enlarge(frames, arguments.scale), spec.fps, speech, spec.sample_rate)
-    print(f"{arguments.out}: {len(frames) / spec.fps:.1f} s, {len(frames)} frames.")
+    frames = (frame for block in synthesizer.blocks(speech, arguments.seed) for frame in block)
+    large = enlarge(tqdm(frames, desc="speaking", unit="frame", mininterval=1), arguments.scale)
+    write_video(arguments.out, large, spec.fps, speech, spec.sample_rate)
+    print(f"{arguments.out}: {len(speech) / spec.sample_rate:.1f} s of speech.")
 
 
 def _mlflow_parser() -> ArgumentParser:

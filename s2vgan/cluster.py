@@ -50,10 +50,10 @@ def start_local() -> None:
 
 
 def quiet_data() -> None:
-    """Keep Ray Data's reports in its log file; to be called once ``ray.data`` is imported."""
+    """Keep Ray Data's reports and tracebacks in its log file; call it after ``import ray.data``."""
     for handler in logging.getLogger("ray.data").handlers:
         if handler.name == "console":
-            handler.setLevel(logging.ERROR)
+            handler.setLevel(logging.CRITICAL)
 
 
 def is_local() -> bool:
@@ -61,9 +61,13 @@ def is_local() -> bool:
     return not os.environ.get("RAY_ADDRESS")
 
 
-def extract_workers() -> int:
-    """Videos to extract at a time: one per core of this machine, or all CPUs but one."""
-    return cores() if is_local() else max(1, int(_cpus()) - 1)
+def extract_workers() -> int | None:
+    """Videos to extract at a time: one per core of this machine, or None for as many as fit.
+
+    A joined cluster grows with the work, so that its CPUs of now (none, before its first worker
+    node has started) say nothing.
+    """
+    return cores() if is_local() else None
 
 
 def train_resources(workers: int, *, trials: int = 1, gpu: bool = False) -> dict[str, float]:

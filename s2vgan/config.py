@@ -32,7 +32,7 @@ class ModelConfig:
         pose_dim: length of the pose code (principal components of the upper face); 0 for none.
         discriminator_gru_after: convolutions of the discriminator before its ConvGRU; 0 as
             published, where the ConvGRU reads the frames themselves.
-        spectral_norm: spectral normalisation in the discriminator instead of BatchNorm.
+        spectral_norm: spectral normalisation of D's strided convolutions instead of BatchNorm.
     """
 
     kind: Literal["gru", "no_gru"] = "gru"
@@ -52,6 +52,10 @@ class ModelConfig:
     spectral_norm: bool = True
 
     def __post_init__(self) -> None:
+        _one_of("model.kind", self.kind, ("gru", "no_gru"))
+        _one_of("model.audio_features", self.audio_features, ("waveform", "logmel"))
+        _one_of("model.frame_features", self.frame_features, ("shared", "own"))
+        _one_of("model.initial_state", self.initial_state, ("zero", "mean_face"))
         _at_least("model.z_dim", self.z_dim, 0)
         _at_least("model.width", self.width, 4)
         _at_least("model.audio_dim", self.audio_dim, 1)
@@ -89,6 +93,7 @@ class LossConfig:
     audio: float = 0.3
 
     def __post_init__(self) -> None:
+        _one_of("loss.adversarial", self.adversarial, ("bce", "hinge"))
         for item in dataclasses.fields(self):
             if item.name != "adversarial":
                 _at_least(f"loss.{item.name}", getattr(self, item.name), 0)
@@ -139,6 +144,10 @@ class TrainConfig:
             _at_least(f"train.{name}", getattr(self, name), 1)
         for name in ("lr_g", "lr_d", "minutes", "pretrain_steps", "clip", "pose_noise"):
             _at_least(f"train.{name}", getattr(self, name), 0)
+        _at_least("train.seed", self.seed, 0)
+        for name in ("beta1", "beta2"):
+            _between(f"train.{name}", getattr(self, name), 0, 0.99999)
+        _one_of("train.amp", self.amp, ("auto", "off", "bf16"))
         _between("train.ema", self.ema, 0, 1)
         _between("train.held_out", self.held_out, 0.01, 0.9)
         if self.batch % self.sequence:
@@ -197,3 +206,8 @@ def _at_least(name: str, value: float, least: float) -> None:
 def _between(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ConfigError(f"{name} is {value}; it must lie between {low} and {high}.")
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} is {value!r}; use {' or '.join(known)}.")

@@ -13,6 +13,8 @@ import numpy as np
 
 from s2vgan.dataset import GroupDataset
 
+SHUFFLED = "shuffled_audio"
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -22,7 +24,7 @@ class Piece:
         video: number of its video.
         real: (n, S, S, 3) uint8, the true frames.
         speech: float32 mono in [-1, 1] of the same time.
-        other_speech: as long, of another moment of the same split.
+        other_speech: as long, of another moment of the same split; empty if there is no other.
     """
 
     video: int
@@ -118,11 +120,14 @@ def cut_pieces(dataset: GroupDataset, rows: np.ndarray, seconds: float, frames: 
 def _other_speech(speech: list[np.ndarray], group: int) -> list[np.ndarray]:
     """For each piece as much speech of another moment of the same split, from a random group on.
 
-    Random, because at a fixed distance sentences of one length would start and end in step.
+    Random, because at a fixed distance sentences of one length would start and end in step. A
+    split of one group has no other moment, and gets empty speech.
     """
     random = np.random.default_rng(0)
     everything = np.concatenate(speech)
     total, start = len(everything), 0
+    if total < 2 * group:
+        return [everything[:0] for _ in speech]
     others = []
     for said in speech:
         size = len(said)
@@ -150,7 +155,7 @@ def from_run(contender: Contender) -> Iterator[Entry]:
             pose="true",
         )
     yield row(
-        "shuffled_audio",
+        SHUFFLED,
         "control",
         lambda piece: speaker.speak(piece.other_speech),
         pose="reference",

@@ -145,15 +145,9 @@ class GroupDataset:
         Returns:
             (..., (past + G + ahead) * sample_rate) float32 in [-1, 1).
         """
-        before, length = window_samples(self.spec, past, ahead)
+        before, length = self.spec.window(past, ahead)
         positions = self.offset[rows][..., None] - before + np.arange(length)
         return self.timeline[positions].astype(np.float32) / 32768
-
-
-def window_samples(spec: GroupSpec, past: float, ahead: float) -> tuple[int, int]:
-    """Samples before the group and samples in all of a context window."""
-    before = round(past * spec.sample_rate)
-    return before, before + spec.samples_per_group + round(ahead * spec.sample_rate)
 
 
 def _timeline(

@@ -1,8 +1,6 @@
 """Runs measured against the real video, on training time and held-out time, beside controls."""
 
 import json
-import os
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +9,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from s2vgan.contenders import Contender, Entry, Piece, cut_pieces, from_data, from_run
+from s2vgan.contenders import SHUFFLED, Contender, Entry, Piece, cut_pieces, from_data, from_run
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError, RunError
+from s2vgan.files import write_text
 from s2vgan.groups import GroupSpec
 from s2vgan.metrics import (
     METRICS,
@@ -36,8 +35,10 @@ PAPER = [  # Table 1 of arXiv 2207.08813 as printed; its ranges are not stated
 
 _BLOCK_SECONDS = 3.0  # resampled whole by the bootstrap
 _SHOWN_SECONDS = 10.0  # kept for the report's pictures
-# Longest piece in seconds (a model starts afresh at each) and about how many frames in all.
-_PIECES = {"heldout": (10.0, 1800), "train": (3.0, 600)}
+# A model starts afresh at each piece, and mouth_r and mouth_amplitude are centred in each: pieces
+# of one length, or the two splits would not compare.
+_PIECE_SECONDS = 10.0
+_FRAMES = {"heldout": 1800, "train": 900}  # about how many in all
 _HELD_OUT = 0.15  # where no run says otherwise
 
 
@@ -130,7 +131,8 @@ def evaluate(
     )
     evaluation.notes.extend(notes)
     evaluation.metrics.update(opening=ruler.to_dict(), notes=evaluation.notes)
-    write_whole(Path(out) / METRICS_FILE, json.dumps(evaluation.metrics, indent=2) + "\n")
+    content = json.dumps(evaluation.metrics, indent=2, allow_nan=False)
+    write_text(Path(out) / METRICS_FILE, content + "\n")
     return evaluation
 
 
@@ -151,7 +153,10 @@ def compare(
         held_out: rows of held-out time; may be empty.
     """
     splits = {"heldout": held_out, "train": training}
-    pieces = {split: cut_pieces(dataset, rows, *_PIECES[split]) for split, rows in splits.items()}
+    pieces = {
+        split: cut_pieces(dataset, rows, _PIECE_SECONDS, _FRAMES[split])
+        for split, rows in splits.items()
+    }
     pieces = {split: found for split, found in pieces.items() if found}
     if not pieces:
         raise DatasetError("the dataset holds no group to evaluate on; extract more video.")
@@ -161,17 +166,22 @@ def compare(
     ]
     shown = next(iter(pieces))
     rows, exhibits = [], []
-    frames = sum(len(piece.real) for found in pieces.values() for piece in found)
-    with tqdm(total=frames * len(entries), unit="frame", desc="evaluate", disable=None) as bar:
-        for split, found in pieces.items():
-            for entry in entries:
-                bar.set_postfix_str(f"{split}: {entry.label}", refresh=False)
-                keep = _shown(found, dataset.spec) if split == shown else 0
-                row, made = _row(entry, split, found, instruments, dataset.spec, keep, bar)
-                rows.append(row)
-                if keep:
-                    opening = instruments.opening(made)
-                    exhibits.append(Exhibit(entry, made, opening))
+    jobs = [
+        (split, found, entry)
+        for split, found in pieces.items()
+        for entry in entries
+        if entry.name != SHUFFLED or len(found[0].other_speech)
+    ]
+    frames = sum(len(piece.real) for _, found, _ in jobs for piece in found)
+    with tqdm(total=frames, unit="frame", desc="evaluate", disable=None) as bar:
+        for split, found, entry in jobs:
+            bar.set_postfix_str(f"{split}: {entry.label}", refresh=False)
+            keep = _shown(found, dataset.spec) if split == shown else 0
+            row, made = _row(entry, split, found, instruments, dataset.spec, keep, bar)
+            rows.append(row)
+            if keep:
+                opening = instruments.opening(made)
+                exhibits.append(Exhibit(entry, made, opening))
     visible = pieces[shown][: _shown(pieces[shown], dataset.spec)]
     real = np.concatenate([piece.real for piece in visible])
     speech = np.concatenate([piece.speech for piece in visible])
@@ -185,17 +195,6 @@ def compare(
     }
     runs = {contender.name: Path(contender.run) for contender in contenders}
     return Evaluation(metrics, dataset.spec, showcase, [], runs)
-
-
-def write_whole(path: Path, content: str) -> None:
-    """Write a text file whole or not at all; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _load(
@@ -212,7 +211,10 @@ def _load(
         taken = {contender.name for contender in contenders}
         name = next(name for name in _names(Path(run)) if name not in taken)
         if model.manifest["dataset"] != dataset.info.sha256:
-            notes.append(f"{name} was trained on another dataset: its train rows are new to it.")
+            notes.append(
+                f"{name} was trained on another dataset: which of these rows it has seen is not "
+                "known."
+            )
         seed, held_out = model.manifest["seed"], model.config.train.held_out
         contenders.append(Contender(name, str(run), seed, held_out, model))
     if runs and not contenders:

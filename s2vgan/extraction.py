@@ -32,7 +32,7 @@ def extract_video(source: str, data: str | Path, spec: GroupSpec) -> LedgerRow:
     """Write the groups of one video and what became of it. Does nothing if that is done.
 
     A video that gives no group, or cannot be read, is no error but a ledger row that says why:
-    ``empty`` (decoded, no complete group), ``rejected`` (refused at the probe) or ``failed``
+    ``empty`` (decoded, no complete group), ``rejected`` (nothing that can be used) or ``failed``
     (tried again next time).
 
     Args:
@@ -51,7 +51,7 @@ def extract_video(source: str, data: str | Path, spec: GroupSpec) -> LedgerRow:
     try:
         with _local(source) as path:
             digest = _sha256(path)
-            done = _finished(digest, data, spec)
+            done = finished(digest, data, spec)
             if done is not None:
                 return done
             row = _extract(path, source, digest, data, spec)
@@ -84,14 +84,27 @@ def check_spec(data: str | Path, spec: GroupSpec) -> None:
         )
 
 
-def finished(source: str, data: str | Path, spec: GroupSpec) -> LedgerRow | None:
-    """The row of a local video that needs no work: same content, spec and extractor as before."""
-    path = Path(source)
-    return _finished(_sha256(path), data, spec) if path.is_file() else None
+def content_of(source: str) -> str | None:
+    """SHA-256 of a local video; None for one that lies elsewhere or cannot be read."""
+    try:
+        return _sha256(Path(source)) if Path(source).is_file() else None
+    except (SourceError, OSError):
+        return None
+
+
+def finished(digest: str, data: str | Path, spec: GroupSpec) -> LedgerRow | None:
+    """The row of a video that needs no work: same content, spec and extractor as before."""
+    row = groups.read_ledger_row(data, _video_id(digest))
+    if row is None or row.sha256 != digest or row.spec != spec.to_dict():
+        return None
+    if row.extractor != EXTRACTOR or row.status not in _FINAL:
+        return None
+    return row if row.status != "ok" or groups.has_groups(data, row.video_id) else None
 
 
 def failed(source: str, spec: GroupSpec, reason: str) -> LedgerRow:
     """The row of a video whose content could not be had; its id is made from its name."""
+    reason = reason.removeprefix(f"{source}: ")
     return _blank(_missing_id(source), source, spec, "failed", reason)
 
 
@@ -102,15 +115,6 @@ def forget_failure(source: str, data: str | Path) -> None:
 
 def _missing_id(source: str) -> str:
     return "src-" + hashlib.sha256(source.encode()).hexdigest()[:16]
-
-
-def _finished(digest: str, data: str | Path, spec: GroupSpec) -> LedgerRow | None:
-    row = groups.read_ledger_row(data, _video_id(digest))
-    if row is None or row.sha256 != digest or row.spec != spec.to_dict():
-        return None
-    if row.extractor != EXTRACTOR or row.status not in _FINAL:
-        return None
-    return row if row.status != "ok" or groups.has_groups(data, row.video_id) else None
 
 
 def _video_id(digest: str) -> str:
@@ -139,8 +143,11 @@ def _local(source: str) -> Iterator[Path]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def _blank(
@@ -150,29 +157,33 @@ def _blank(
 
 
 def _extract(path: Path, source: str, digest: str, data: str | Path, spec: GroupSpec) -> LedgerRow:
-    """The row of one video at hand, its groups written."""
-    video_id = _video_id(digest)
-    row = dataclasses.replace(_blank(video_id, source, spec, "failed", ""), sha256=digest)
+    """The row of one video at hand; where it is not ``ok``, no groups file is left."""
+    blank = _blank(_video_id(digest), source, spec, "failed", "")
+    row = dataclasses.replace(blank, sha256=digest)
     try:
-        found = media.probe(path)
-    except SourceError as error:
-        groups.write_groups(data, video_id, [], spec)
-        return dataclasses.replace(row, status="rejected", reason=_about(error, path))
-    row = dataclasses.replace(row, fps=round(found.fps, 3))
-    try:
-        track = media.read_track(path, spec.sample_rate)
-        faces = _find_faces(path, spec.fps)
-        plan = plan_crops(
-            faces.boxes, faces.found, faces.cuts, spec.crop, found.width, found.height
-        )
-        kept, dropped = _choose(faces, plan, track, spec)
-        groups.write_groups(data, video_id, _cut(path, faces, plan, kept, track, spec), spec)
+        return _extract_groups(path, row, data, spec)
     except DatasetError:
         raise
+    except SourceError as error:
+        row = dataclasses.replace(row, status="rejected", reason=_about(error, path))
     except Exception as error:  # one bad video must not end a job of thousands
-        return dataclasses.replace(row, reason=f"{type(error).__name__}: {_about(error, path)}")
+        reason = f"{type(error).__name__}: {_about(error, path)}"
+        row = dataclasses.replace(row, reason=reason)
+    groups.write_groups(data, row.video_id, [], spec)  # removes those of an earlier run
+    return row
+
+
+def _extract_groups(path: Path, row: LedgerRow, data: str | Path, spec: GroupSpec) -> LedgerRow:
+    """Write the groups of a video, and complete its row."""
+    found = media.probe(path)
+    track = media.read_track(path, spec.sample_rate)
+    faces = _find_faces(path, spec.fps)
+    plan = plan_crops(faces.boxes, faces.found, faces.cuts, spec.crop, found.width, found.height)
+    kept, dropped = _choose(faces, plan, track, spec)
+    groups.write_groups(data, row.video_id, _cut(path, faces, plan, kept, track, spec), spec)
     row = dataclasses.replace(
         row,
+        fps=round(found.fps, 3),
         seconds=round(faces.seconds, 3),
         frames=int(faces.shown.sum()),
         face_frames=int(faces.found.sum()),
@@ -305,4 +316,4 @@ def _cut(
             segment, index = next(wanted, (-1, -1))
             frames = []
     if index >= 0:
-        raise SourceError(f"{path}: decodes differently the second time; check the disk.")
+        raise OSError(f"{path}: decodes differently the second time; check the disk.")

@@ -248,7 +248,7 @@ def _trimmed_mean(values: np.ndarray) -> float:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """A running median against outliers, then a Gaussian; ends are continued by their mirror."""
+    """A running median against outliers, then a Gaussian; ends are continued as they are."""
     half = MEDIAN // 2
     padded = np.pad(values, half, mode="edge")
     medians = np.median(np.lib.stride_tricks.sliding_window_view(padded, MEDIAN), axis=1)

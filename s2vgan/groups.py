@@ -73,6 +73,11 @@ class GroupSpec:
         """Length G of one group in seconds: 0.1 at 30 frames/s."""
         return self.frames_per_group / self.fps
 
+    def window(self, past: float, ahead: float) -> tuple[int, int]:
+        """Samples before the group, and samples in all, of a window with context in seconds."""
+        before = round(past * self.sample_rate)
+        return before, before + self.samples_per_group + round(ahead * self.sample_rate)
+
     @property
     def frame_shape(self) -> tuple[int, int, int, int]:
         """Shape (T, H, W, C) of the frames of one group."""
@@ -108,7 +113,7 @@ class LedgerRow:
 
     Attributes:
         video_id: from the content's SHA-256; ``src-`` and a hash of the name without content.
-        status: ok; empty (no complete group); rejected (refused at the probe); failed (tried
+        status: ok; empty (no complete group); rejected (cannot be used); failed (tried
             again next time).
         source: path or URL.
         reason: why it is not ok, a sentence.
@@ -383,7 +388,7 @@ def write_dataset(data: str | Path, spec: GroupSpec) -> DatasetInfo:
     A groups file counts only if its ledger row says ``ok``.
 
     Raises:
-        DatasetError: if a video was extracted with another spec.
+        DatasetError: if a video was extracted with another spec, or its groups are gone.
     """
     filesystem, root = open_url(data)
     rows = read_ledger(data)
@@ -398,6 +403,11 @@ def write_dataset(data: str | Path, spec: GroupSpec) -> DatasetInfo:
             raise DatasetError(
                 f"{data}: {row.source} was extracted with another spec ({row.spec}); extract it "
                 "again, or use another folder."
+            )
+        if not has_groups(data, row.video_id):
+            raise DatasetError(
+                f"{data}: the groups of {row.source} are gone; extract it again, or delete "
+                f"ledger/{row.video_id}.json."
             )
         counts[row.video_id] = row.groups
         digest.update(row.video_id.encode())

@@ -20,6 +20,8 @@ from s2vgan.metrics.registry import Opening
 
 SUFFIX = ".openings.parquet"
 
+_FEWEST = 100  # known frames; fewer cannot fit 32 numbers
+_STILL = 1e-6  # standard deviation under which there is nothing to correlate with
 _TRUSTED = 0.8  # r with the truth on held-out time, under which the truth is of another video
 
 
@@ -59,9 +61,10 @@ class Ruler:
                 "render or extract it again."
             )
         if not self.calibrated:
+            amount = "too few" if np.isfinite(self.truth).any() else "no"
             return (
                 "Mouth opening is measured by the spread of luma in the mouth region: this data "
-                "has no true openings to calibrate on."
+                f"has {amount} true openings to calibrate on."
             )
         checked = (
             f" On real held-out frames it correlates {self.r_truth:.3f} with the truth (the "
@@ -97,19 +100,22 @@ def make_ruler(
     """
     truth = _read_truth(dataset, data, openings)
     known = training[np.isfinite(truth[training]).all(axis=1)]
-    if len(known) * dataset.spec.frames_per_group < 100:  # too few to fit 32 numbers
+    if truth[known].size < _FEWEST or truth[known].std() < _STILL:
         return Ruler(mouth_opening_luma, False, truth)
     estimator = OpeningEstimator.fit(_frames(dataset, known), truth[known].reshape(-1))
     unseen = held_out[np.isfinite(truth[held_out]).all(axis=1)]
-    if not len(unseen):
+    if not len(unseen) or truth[unseen].std() < _STILL:
         return Ruler(estimator, True, truth)
     frames, true = _frames(dataset, unseen), truth[unseen].reshape(-1)
-    readings = [
-        float(np.corrcoef(ruler(frames), true)[0, 1]) for ruler in (estimator, mouth_opening_luma)
-    ]
-    if not readings[0] >= _TRUSTED:
+    readings = [_agreement(ruler(frames), true) for ruler in (estimator, mouth_opening_luma)]
+    if readings[0] < _TRUSTED:
         return Ruler(mouth_opening_luma, False, truth, *readings)
     return Ruler(estimator, True, truth, *readings)
+
+
+def _agreement(read: np.ndarray, true: np.ndarray) -> float:
+    """Pearson's r of readings with the moving truth; 0 where the readings are still."""
+    return float(np.corrcoef(read, true)[0, 1]) if read.std() > _STILL else 0.0
 
 
 def _frames(dataset: GroupDataset, rows: np.ndarray) -> np.ndarray:
@@ -152,4 +158,6 @@ def _at(path: Path, seconds: np.ndarray) -> np.ndarray:
         raise DatasetError(
             f"{path}: not a file of true openings with columns time and opening ({error})."
         ) from error
+    if not len(time):
+        raise DatasetError(f"{path}: holds no row.")
     return opening[(np.searchsorted(time, seconds, side="right") - 1).clip(0)]

@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from s2vgan import figures
-from s2vgan.evaluation import Evaluation, Exhibit, Showcase, evaluate, write_whole
+from s2vgan.evaluation import Evaluation, Exhibit, Showcase, evaluate
+from s2vgan.files import write_text
 from s2vgan.media import write_video
 from s2vgan.metrics import METRICS
 from s2vgan.runlog import read_log
@@ -40,15 +41,16 @@ def write_report(evaluation: Evaluation, out: str | Path) -> Path:
     spec, metrics = evaluation.spec, evaluation.metrics
     logs = {name: read_log(run) for name, run in evaluation.runs.items()}
     losses = figures.loss_plot(logs)
-    seconds = len(showcase.real) / spec.fps
     columns = models[:_COLUMNS]
+    video, kept = _video(evaluation, columns) if columns else (b"", 0)
     page = _environment().get_template(REPORT_FILE).render(
         title="Speech to face: evaluation",
         runs=", ".join(evaluation.runs) or "controls only",
         spec=spec,
         dataset=metrics["dataset"],
-        place=f"{_SPLITS[showcase.split]}, {seconds:.0f} s.",
-        video=_base64(_video(evaluation, columns)) if columns else "",
+        place=_place(showcase.split, len(showcase.real) / spec.fps),
+        video=_base64(video),
+        video_place=_place(showcase.split, kept / spec.fps),
         columns=["real", *(exhibit.entry.label for exhibit in columns)],
         tables=[_table(metrics, split) for split in _splits(metrics)],
         notes=evaluation.notes,
@@ -60,7 +62,7 @@ def write_report(evaluation: Evaluation, out: str | Path) -> Path:
         paper=metrics["paper"],
     )  # fmt: skip
     path = Path(out) / REPORT_FILE
-    write_whole(path, page)
+    write_text(path, page)
     return path
 
 
@@ -148,9 +150,11 @@ def _table(metrics: dict[str, Any], split: str) -> dict[str, Any]:
                 "kind": row["kind"],
                 "label": row["name"],
                 "way": _way(row),
-                "cells": [_cell(row["metrics"].get(name), name, best[name]) for name in names],
+                "cells": [
+                    _cell(row["metrics"].get(name), name, number in best[name]) for name in names
+                ],
             }
-            for row in rows
+            for number, row in enumerate(rows)
         ],
     }
 
@@ -162,25 +166,32 @@ def _way(row: dict[str, Any]) -> str:
     return "pose from the true video" if row["pose"] == "true" else "pose held at a reference"
 
 
-def _best(name: str, rows: Sequence[dict[str, Any]]) -> str:
-    """The best value as it is printed, so that rows that look equal are equally bold.
+def _place(split: str, seconds: float) -> str:
+    return f"{_SPLITS[split]}, {seconds:.0f} s."
+
+
+def _best(name: str, rows: Sequence[dict[str, Any]]) -> set[int]:
+    """Numbers of the best rows: those that look equal are equally good.
 
     Noise wins nothing: it can be near 1 in a ratio by chance.
     """
-    values = [
-        row["metrics"][name]["value"]
-        for row in rows
+    values = {
+        number: row["metrics"][name]["value"]
+        for number, row in enumerate(rows)
         if name in row["metrics"] and row["name"] != "noise"
-    ]
+    }
     rank = {
         "lower": lambda value: value,
         "higher": lambda value: -value,
         "one": lambda value: abs(math.log(max(value, 1e-9))),
     }[METRICS[name].best]
-    return _number(min(values, key=rank), name) if values else ""
+    if not values:
+        return set()
+    best = _number(min(values.values(), key=rank), name)
+    return {number for number, value in values.items() if _number(value, name) == best}
 
 
-def _cell(found: dict[str, float | None] | None, name: str, best: str) -> dict[str, Any] | None:
+def _cell(found: dict[str, float | None] | None, name: str, best: bool) -> dict[str, Any] | None:
     if found is None or found["value"] is None:
         return None
     value = _number(found["value"], name)
@@ -190,7 +201,7 @@ def _cell(found: dict[str, float | None] | None, name: str, best: str) -> dict[s
         if low is not None and high is not None
         else ""
     )
-    return {"value": value, "interval": interval, "best": value == best}
+    return {"value": value, "interval": interval, "best": best}
 
 
 def _number(value: float, name: str) -> str:
@@ -209,14 +220,17 @@ def _definition(name: str) -> dict[str, str]:
     }
 
 
-def _video(evaluation: Evaluation, columns: Sequence[Exhibit]) -> bytes:
-    """The side-by-side MP4 with its sound, as long as it stays below ``VIDEO_BYTES``."""
+def _video(evaluation: Evaluation, columns: Sequence[Exhibit]) -> tuple[bytes, int]:
+    """The side-by-side MP4 with its sound, and its number of frames.
+
+    It is cut until it stays below ``VIDEO_BYTES``, or lasts a second.
+    """
     showcase, spec = evaluation.showcase, evaluation.spec
     frames = figures.side_by_side(showcase, columns)
     while True:
         content = _encode(showcase, frames, spec.fps, spec.sample_rate)
         if len(content) <= VIDEO_BYTES or len(frames) <= spec.fps:
-            return content
+            return content, len(frames)
         frames = frames[: len(frames) // 2]
 
 

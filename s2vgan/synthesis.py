@@ -1,6 +1,6 @@
 """A stream of speech in, frames of a talking face out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from torch import Tensor
 
 from s2vgan import artifact
 from s2vgan.config import Config
-from s2vgan.dataset import window_samples
 from s2vgan.errors import ConfigError
 from s2vgan.groups import GroupSpec
 from s2vgan.models import TalkingFace
@@ -67,8 +66,17 @@ class Synthesizer:
         Returns:
             (frames, S, S, 3) uint8 RGB; the speech is filled with silence to whole groups.
         """
+        return np.concatenate(list(self.blocks(audio, seed, pose)))
+
+    def blocks(
+        self, audio: np.ndarray, seed: int = 0, pose: np.ndarray | None = None
+    ) -> Iterator[np.ndarray]:
+        """The frames of :meth:`speak` in blocks: memory stays bounded for speech of any length."""
         stream = self.stream(seed, pose)
-        return np.concatenate([stream.push(audio), stream.finish()])
+        size = BLOCK * self.spec.samples_per_group
+        for start in range(0, len(audio), size):
+            yield stream.push(audio[start : start + size])
+        yield stream.finish()
 
     def pose_of(self, frames: np.ndarray) -> np.ndarray:
         """Pose codes (n, pose_dim) float32 of (n, S, S, 3) uint8 real frames."""
@@ -91,7 +99,7 @@ class Stream:
         self._state: Tensor | None = None
         self._group = 0
         self._received = 0
-        before, self._window = window_samples(spec, config.audio_past, config.audio_ahead)
+        before, self._window = spec.window(config.audio_past, config.audio_ahead)
         self._ahead = self._window - before - spec.samples_per_group
         self._heard = np.zeros(before, np.float32)  # from the next group's window on
 
@@ -149,13 +157,15 @@ class Stream:
         return self._pose[wanted.clamp(max=len(self._pose) - 1)].unflatten(0, (count, per_group))
 
 
-def enlarge(frames: np.ndarray, factor: int) -> Iterator[np.ndarray]:
-    """Frames (n, S, S, 3) uint8, one by one, ``factor`` times as large, by bicubic interpolation.
+def enlarge(frames: Iterable[np.ndarray], factor: int) -> Iterator[np.ndarray]:
+    """Frames (S, S, 3) uint8, one by one, ``factor`` times as large, by bicubic interpolation.
 
     Raises:
         ConfigError: if the factor is not 1 to 16.
     """
     if not 1 <= factor <= 16:
         raise ConfigError(f"scale {factor}: use 1 to 16.")
-    for frame in frames:
-        yield cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    return (
+        cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+        for frame in frames
+    )

@@ -1,49 +1,36 @@
 """Training: the loop that every worker runs, and the launcher that starts it on Ray Train."""
 
 import dataclasses
-import json
-import os
 import shutil
-import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import ray
 import ray.train
 import ray.train.torch
 import torch
 from torch import distributed
-from tqdm import tqdm
 
-from s2vgan import artifact, cluster
+from s2vgan import cluster
+from s2vgan.book import CHECKPOINTS, RUN_FILE, RunBook, read_run
+from s2vgan.checkpoints import load_checkpoint
 from s2vgan.config import Config
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import ConfigError, DatasetError, RunError, S2VError
+from s2vgan.files import write_text
 from s2vgan.groups import DatasetInfo, read_dataset
 from s2vgan.models import TalkingFace
-from s2vgan.runlog import RunLog, read_log
+from s2vgan.progress import TrainingProgress
+from s2vgan.runlog import METRICS
 from s2vgan.tracking import Tracker, tracking_uri
-from s2vgan.training import (
-    Batch,
-    Sampler,
-    TrainState,
-    fit_face,
-    load_checkpoint,
-    pretrain_audio,
-    save_checkpoint,
-    train_step,
-)
-from s2vgan.validation import validate, validation_rows
+from s2vgan.training import Batch, Sampler, TrainState, fit_face, pretrain_audio, train_step
+from s2vgan.validation import validation_rows
 
-SHOWN_LOSSES = ("loss_d", "loss_g")
 LOG_EVERY = 10  # steps between lines of the log; the workers also agree here whether to stop
-RUN_FILE, ERROR_FILE = "run.json", "error.txt"
+ERROR_FILE = "error.txt"
 RESTARTS = 3  # of the workers after a crash; each goes on from the latest checkpoint
 
 Report = Callable[[dict[str, Any]], None]
@@ -60,6 +47,7 @@ class Launch:
         name: of the run.
         tracking: MLflow URI, absolute.
         parent: MLflow run of the sweep that this run belongs to.
+        trials: trainings that share each machine's cores at a time.
     """
 
     config: Config
@@ -68,6 +56,7 @@ class Launch:
     name: str
     tracking: str
     parent: str | None = None
+    trials: int = 1
 
     @property
     def folder(self) -> Path:
@@ -77,7 +66,7 @@ class Launch:
     @property
     def checkpoints(self) -> Path:
         """Folder of its checkpoints."""
-        return self.folder / "checkpoints"
+        return self.folder / CHECKPOINTS
 
 
 def train_loop(
@@ -93,17 +82,29 @@ def train_loop(
         report: called by all workers at each evaluation; it may wait for the others.
     """
     config = launch.config
-    dataset = GroupDataset.load(launch.data)
-    training, held_out = dataset.split(config.train.held_out)
-    sequences = dataset.sequences(training, config.train.sequence)
-    sampler = Sampler(sequences, config.train.batch // config.train.sequence, config.train.seed)
-    state = TrainState.create(config, dataset.spec, device, rank, world)
-    resumed = any(launch.checkpoints.glob("step_*.pt"))
-    if resumed:
-        for sentence in load_checkpoint(state, launch.checkpoints, dataset.info.sha256):
-            print(sentence)
+    try:
+        dataset = GroupDataset.load(launch.data)
+        training, held_out = dataset.split(config.train.held_out)
+        sequences = dataset.sequences(training, config.train.sequence)
+        sampler = Sampler(sequences, config.train.batch // config.train.sequence, config.train.seed)
+        state = TrainState.create(config, dataset.spec, device, rank, world)
+        resumed = any(launch.checkpoints.glob("step_*.pt"))
+        if resumed:
+            for sentence in load_checkpoint(state, launch.checkpoints, dataset.info.sha256):
+                print(sentence)
+    except S2VError:
+        _anybody(True, device, world)
+        raise
+    if _anybody(False, device, world):
+        return  # another worker cannot start, and says why
     started = time.monotonic() - state.seconds
-    book = _Book(launch, state, dataset, validation_rows(dataset, held_out)) if rank == 0 else None
+    book = None
+    if rank == 0:
+        checked = validation_rows(dataset, held_out)
+        tracker = Tracker(uri=launch.tracking)
+        book = RunBook(
+            launch.folder, launch.name, launch.data, dataset, checked, state, tracker, launch.parent
+        )
     try:
         if not resumed:
             fit_face(state, dataset, training)
@@ -112,13 +113,15 @@ def train_loop(
                     book.log(time.monotonic() - started, values)
         if world > 1:
             state.distribute()
-        done = state.step >= config.train.steps
+        done = state.step >= config.train.steps or _agreed(_spent(state), device, world)
+        if done and book:
+            book.evaluate()  # a run that was killed between its last step and its model
         while not done:
             rows = sampler.rows(state.step, rank, world)
             losses = train_step(state, Batch.gather(dataset, rows, config, device))
+            state.seconds = time.monotonic() - started
             done = state.step >= config.train.steps
             if state.step % LOG_EVERY == 0 or done:
-                state.seconds = time.monotonic() - started
                 done |= _agreed(_spent(state), device, world)
                 if book:
                     book.log(state.seconds, {name: value.item() for name, value in losses.items()})
@@ -126,9 +129,9 @@ def train_loop(
                 readings = book.evaluate() if book else {}
                 if report:
                     report({"step": state.step, **readings})
-    except BaseException:
+    except BaseException as error:
         if book:
-            book.close("FAILED")
+            book.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     if book:
         book.close("FINISHED")
@@ -137,6 +140,15 @@ def train_loop(
 def _spent(state: TrainState) -> bool:
     minutes = state.config.train.minutes
     return minutes > 0 and state.seconds >= 60 * minutes
+
+
+def _anybody(problem: bool, device: torch.device, world: int) -> bool:
+    """Whether any worker has a problem: one that gives up alone leaves the others waiting."""
+    if world == 1:
+        return problem
+    word = torch.tensor([float(problem)], device=device)
+    distributed.all_reduce(word, distributed.ReduceOp.MAX)
+    return bool(word.item())
 
 
 def _agreed(stop: bool, device: torch.device, world: int) -> bool:
@@ -148,93 +160,14 @@ def _agreed(stop: bool, device: torch.device, world: int) -> bool:
     return bool(word.item())
 
 
-class _Book:
-    """Rank 0's records of a run: log, MLflow, samples, checkpoints and the model."""
-
-    def __init__(
-        self, launch: Launch, state: TrainState, dataset: GroupDataset, checked: np.ndarray
-    ) -> None:
-        self._launch, self._state, self._dataset, self._checked = launch, state, dataset, checked
-        self._log = RunLog(launch.folder, state.step)
-        text = json.dumps(launch.config.to_dict(), indent=2) + "\n"
-        (launch.folder / "config.json").write_text(text)
-        self._losses: dict[str, float] = {}
-        self._logged_step, self._logged_seconds = state.step, state.seconds
-        self._tracker = Tracker(uri=launch.tracking)
-        run_file = launch.folder / RUN_FILE
-        run = json.loads(run_file.read_text()) if run_file.is_file() else {}
-        run["mlflow_run"] = self._tracker.start(
-            launch.name,
-            launch.config.to_dict(),
-            tags={"run_folder": launch.out, "git_commit": artifact.git_commit()},
-            parent=launch.parent,
-            run_id=run.get("mlflow_run"),
-        )
-        identity = dataset.info.sha256
-        self._tracker.log_input(identity, Path(launch.data).name, launch.data)
-        run |= {"name": launch.name, "data": launch.data, "dataset": identity}
-        run_file.write_text(json.dumps(run, indent=2) + "\n")
-
-    def log(self, seconds: float, values: dict[str, float]) -> None:
-        """One line of losses; called every ``LOG_EVERY`` steps."""
-        train = self._state.config.train
-        if "loss_g" in values:
-            groups = LOG_EVERY * train.batch
-            before = self._losses.get("seconds", self._state.seconds)
-            values = values | {
-                "lr_g": train.lr_g,
-                "lr_d": train.lr_d,
-                "skipped": self._state.skipped,
-                "groups_per_second": groups / max(seconds - before, 1e-9)
-                if before < seconds
-                else 0,
-            }
-        self._losses = values | {"seconds": seconds}
-        self._log.write(self._state.step, seconds, values)
-        self._tracker.log_metrics(values, self._state.step)
-
-    def evaluate(self) -> dict[str, float]:
-        """Validate on held-out time; write samples, a checkpoint and the model."""
-        state, launch = self._state, self._launch
-        readings: dict[str, float] = {}
-        if self._checked.size:
-            readings, picture = validate(state, self._dataset, self._checked)
-            self._log.write(state.step, state.seconds, readings)
-            self._tracker.log_metrics(readings, state.step)
-            path = launch.folder / "samples" / f"step_{state.step:07d}.png"
-            path.parent.mkdir(exist_ok=True)
-            cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-            self._tracker.log_file(path, "samples")
-        identity = self._dataset.info.sha256
-        save_checkpoint(state, launch.checkpoints, identity)
-        artifact.save(
-            launch.folder / artifact.FOLDER,
-            state.ema,
-            state.config,
-            name=launch.name,
-            dataset=identity,
-            step=state.step,
-            readings=readings,
-            mlflow_run=self._tracker.run_id or "",
-        )
-        losses = {name: value for name, value in self._losses.items() if name in SHOWN_LOSSES}
-        return losses | readings
-
-    def close(self, status: str) -> None:
-        """End the MLflow run; a finished one gets the model."""
-        if status == "FINISHED":
-            self._tracker.log_file(self._launch.folder / artifact.FOLDER)
-        self._tracker.finish(status)
-
-
 def _worker(settings: dict[str, Any]) -> None:
     """What Ray Train runs in each worker."""
     launch = Launch(**settings | {"config": Config.from_dict(settings["config"])})
     context = ray.train.get_context()
     device = ray.train.torch.get_device()
     if device.type == "cpu":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        torch.set_num_threads(max(1, (cores or 1) // context.get_local_world_size()))
+        share = context.get_local_world_size() * launch.trials
+        torch.set_num_threads(max(1, cluster.cores() // share))
     try:
         train_loop(
             launch,
@@ -244,9 +177,9 @@ def _worker(settings: dict[str, Any]) -> None:
             lambda values: ray.train.report(values),
         )
     except S2VError as error:
-        # What the user must mend fails on every worker alike, and again if it is tried again: no
-        # exception, which Ray would answer with restarts, but a sentence that fit() raises.
-        (launch.folder / ERROR_FILE).write_text(str(error))
+        # What the user must mend would fail again: no exception, which Ray would answer with
+        # restarts, but a sentence that fit() raises.
+        write_text(launch.folder / ERROR_FILE, str(error))
 
 
 def make_trainer(
@@ -282,6 +215,7 @@ def make_trainer(
         name or folder.name,
         tracking or tracking_uri(),
         parent,
+        trials,
     )
     gpu = ray.cluster_resources().get("GPU", 0) >= workers * trials
     settings = {item.name: getattr(launch, item.name) for item in dataclasses.fields(launch)}
@@ -330,12 +264,15 @@ def train(
     folder = Path(out).absolute()
     info = check(config, data, folder, workers, resume)
     folder.mkdir(parents=True, exist_ok=True)
+    if not resume:  # what a start without a checkpoint left
+        for file in (RUN_FILE, METRICS):
+            (folder / file).unlink(missing_ok=True)
     print(
         f"Training {folder.name}: {sum(info.groups.values())} groups of {len(info.groups)} videos, "
         f"{workers or 'in-process, no'} workers, at most {config.train.minutes:g} minutes and "
         f"{config.train.steps} steps."
     )
-    with _progress(folder, config):
+    with TrainingProgress(folder, config):
         if workers == 0:
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
             launch = Launch(
@@ -344,7 +281,14 @@ def train(
             train_loop(launch, device, 0, 1, None)
         else:
             cluster.connect()
-            fit(make_trainer(config, data, folder, workers, name=name), folder)
+            try:
+                fit(make_trainer(config, data, folder, workers, name=name), folder)
+            except KeyboardInterrupt:  # Ray has killed the worker that keeps the MLflow run
+                if mlflow_run := read_run(folder).get("mlflow_run"):
+                    tracker = Tracker()
+                    tracker.start(name or folder.name, {}, run_id=mlflow_run)
+                    tracker.finish("KILLED")
+                raise
     return folder
 
 
@@ -356,7 +300,14 @@ def fit(trainer: ray.train.torch.TorchTrainer, folder: Path) -> None:
     """
     told = folder / ERROR_FILE
     told.unlink(missing_ok=True)
-    trainer.fit()
+    try:
+        trainer.fit()
+    except SystemExit as ended:  # what Ray makes of Ctrl-C
+        raise KeyboardInterrupt from ended
+    except Exception as error:
+        if told.is_file():
+            raise RunError(told.read_text()) from error
+        raise
     if told.is_file():
         raise RunError(told.read_text())
     shutil.rmtree(folder / "ray", ignore_errors=True)  # our own checkpoints are the run's
@@ -370,6 +321,8 @@ def check(
     Returns:
         The dataset's dataset.json.
     """
+    if Path(out).exists() and not Path(out).is_dir():
+        raise RunError(f"{out}: is a file; choose another --out.")
     info = read_dataset(data)
     TalkingFace(config.model, info.spec)  # raises where no network can be made
     training = sum(count - int(count * config.train.held_out) for count in info.groups.values())
@@ -384,7 +337,7 @@ def check(
             f"--workers {workers}: the batch of {sequences} sequences (train.batch / "
             "train.sequence) cannot be shared out evenly; choose another number of workers."
         )
-    started = any((Path(out) / "checkpoints").glob("step_*.pt"))
+    started = any((Path(out) / CHECKPOINTS).glob("step_*.pt"))
     if started and not resume:
         raise RunError(f"{out}: holds a run; go on with it by --resume, or choose another --out.")
     if resume and not started:
@@ -394,46 +347,3 @@ def check(
 
 def _absolute(data: str | Path) -> str:
     return str(data) if "://" in str(data) else str(Path(data).absolute())
-
-
-class _progress:
-    """A live line in the launcher, read from the run's log: the same with and without Ray."""
-
-    def __init__(self, folder: Path, config: Config) -> None:
-        self._folder, self._train = folder, config.train
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _follow(self) -> None:
-        timed = self._train.minutes > 0
-        total = 60 * self._train.minutes if timed else self._train.steps
-        form = "{l_bar}{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
-        unit = "s of training" if timed else "steps"
-        pause = 1 if sys.stderr.isatty() else 20  # a log file wants few lines
-        with tqdm(total=total, unit=unit, bar_format=form) as bar:
-            while True:
-                ended = self._ended.wait(pause)
-                lines = read_log(self._folder)
-                if lines:
-                    last = lines[-1]
-                    shown = {key: value for line in lines[-3:] for key, value in line.items()}
-                    names = (
-                        "loss_d",
-                        "loss_g",
-                        "groups_per_second",
-                        "val/mouth_r",
-                        "pretrain_audio",
-                    )
-                    known = [f"{name} {shown[name]:.3g}" for name in names if name in shown]
-                    bar.set_postfix_str(f"step {last['step']}, {', '.join(known)}", refresh=False)
-                    bar.n = min(last["seconds"] if timed else last["step"], total)
-                bar.refresh()
-                if ended:
-                    return

@@ -1,23 +1,18 @@
-"""The training step, its state, and checkpoints. No Ray, no MLflow; I/O only in checkpoints."""
+"""The training step and its state. No Ray, no MLflow, no I/O."""
 
 import copy
-import hashlib
-import os
-import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from s2vgan.config import Config
 from s2vgan.dataset import GroupDataset
-from s2vgan.errors import DatasetError, RunError
+from s2vgan.errors import DatasetError
 from s2vgan.groups import GroupSpec
 from s2vgan.losses import (
     adversarial_loss,
@@ -30,7 +25,6 @@ from s2vgan.models import TalkingFace, build_discriminator
 FIT_FRAMES = 1500  # frames of training time that the face codes are fitted on
 PRETRAIN_BATCH = 64  # windows; the audio encoder alone is cheap
 PRETRAIN_RATE = 1e-3
-KEPT_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True)
@@ -110,7 +104,7 @@ class TrainState:
         opt_d: optimiser of ``d``.
         step: steps done.
         seconds: of training done.
-        skipped: steps left out because a gradient was not finite.
+        skipped: updates of ``g`` or ``d`` left out, their gradient not being finite.
         rank: of this process.
         world: number of processes.
     """
@@ -169,9 +163,13 @@ class TrainState:
     def distribute(self) -> None:
         """Wrap both networks in DDP over the initialised process group.
 
-        BatchNorm statistics stay local to a rank: broadcasting them between two forwards before
-        one backward is an error on CUDA.
+        Buffers (face codes, BatchNorm statistics) are rank 0's to begin with; after that BatchNorm
+        statistics stay local: sending them around between two forwards before one backward is an
+        error on CUDA.
         """
+        for module in (self.g, self.d):
+            for buffer in module.buffers():
+                distributed.broadcast(buffer, src=0)
         devices = [self.device] if self.device.type == "cuda" else None
         self.g = DistributedDataParallel(self.g, device_ids=devices, broadcast_buffers=False)
         self.d = DistributedDataParallel(self.d, device_ids=devices, broadcast_buffers=False)
@@ -193,7 +191,8 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 def fit_face(state: TrainState, dataset: GroupDataset, rows: np.ndarray) -> None:
     """Fit the face codes and the mean face on frames spread evenly over the training rows."""
-    chosen = rows[np.linspace(0, len(rows) - 1, min(len(rows), FIT_FRAMES // 3)).astype(int)]
+    count = min(len(rows), FIT_FRAMES // dataset.spec.frames_per_group)
+    chosen = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
     frames = Batch.gather(dataset, chosen[:, None], state.config, state.device).frames
     frames = frames.flatten(0, 1)
     state.face.codes.fit(frames)
@@ -258,6 +257,7 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
 
     state.g.train()
     state.d.train()
+    statistics = [buffer.clone() for buffer in face.buffers()]
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
         fake, code, mouth = state.g(batch.audio, z, pose)
         real_groups, fake_groups = as_groups(batch.frames), as_groups(fake)
@@ -286,7 +286,10 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
     state.opt_g.zero_grad()
     loss_g.backward()
     norm_g = _update(state, state.g, state.opt_g)
-    if config.train.ema:
+    if not torch.isfinite(norm_g):  # BatchNorm has seen what was not finite: forget it
+        for buffer, before in zip(face.buffers(), statistics, strict=True):
+            buffer.copy_(before)
+    elif config.train.ema:
         # A fixed decay would remember the untrained start for thousands of steps.
         _average(state.ema, face, min(config.train.ema, (1 + state.step) / (10 + state.step)))
     state.step += 1
@@ -327,108 +330,3 @@ def _average(ema: nn.Module, current: nn.Module, decay: float) -> None:
         weight.lerp_(new_weight, 1 - decay)
     for buffer, new_buffer in zip(ema.buffers(), current.buffers(), strict=True):
         buffer.copy_(new_buffer)
-
-
-def save_checkpoint(state: TrainState, folder: Path, dataset: str) -> Path:
-    """Write folder/step_XXXXXX.pt with its SHA-256 beside it; keep the latest two.
-
-    Args:
-        state: of rank 0.
-        folder: of checkpoints; made if missing.
-        dataset: the dataset's identity.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"step_{state.step:07d}.pt"
-    temporary = target.with_suffix(".tmp")
-    content = {
-        "step": state.step,
-        "seconds": state.seconds,
-        "skipped": state.skipped,
-        "config": state.config.to_dict(),
-        "dataset": dataset,
-        "g": unwrapped(state.g).state_dict(),
-        "d": unwrapped(state.d).state_dict(),
-        "ema": state.ema.state_dict(),
-        "opt_g": state.opt_g.state_dict(),
-        "opt_d": state.opt_d.state_dict(),
-    }
-    try:
-        with temporary.open("wb") as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        _digest_file(target).write_text(_sha256(temporary))
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    for old in sorted(folder.glob("step_*.pt"))[:-KEPT_CHECKPOINTS]:
-        _digest_file(old).unlink(missing_ok=True)
-        old.unlink()
-    return target
-
-
-def load_checkpoint(state: TrainState, folder: Path, dataset: str) -> list[str]:
-    """Continue from the latest whole checkpoint; call before :meth:`TrainState.distribute`.
-
-    Returns:
-        Sentences about damaged checkpoints that were passed over.
-
-    Raises:
-        RunError: if no checkpoint is whole, or it belongs to another configuration or dataset.
-    """
-    damaged = []
-    for path in sorted(folder.glob("step_*.pt"), reverse=True):
-        digest = _digest_file(path)
-        if digest.is_file() and digest.read_text() == _sha256(path):
-            break
-        damaged.append(f"{path} is damaged and was passed over.")
-    else:
-        raise RunError(
-            " ".join([*damaged, f"{folder}: no whole checkpoint to resume from; start a new run."])
-        )
-    try:
-        content = torch.load(path, map_location=state.device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError) as error:
-        raise RunError(f"{path}: cannot be loaded ({error}).") from error
-    if content["dataset"] != dataset:
-        raise RunError(
-            f"{path}: was trained on another dataset ({content['dataset'][:12]}, now "
-            f"{dataset[:12]}); give the same --data or start a new run."
-        )
-    changed = changed_keys(content["config"], state.config.to_dict())
-    if changed:
-        raise RunError(
-            f"{path}: was trained with another {', '.join(changed)}; resume with the same "
-            "configuration (only train.steps, train.minutes and train.evaluate_every may change) "
-            "or start a new run."
-        )
-    unwrapped(state.g).load_state_dict(content["g"])
-    unwrapped(state.d).load_state_dict(content["d"])
-    if state.config.train.ema:
-        state.ema.load_state_dict(content["ema"])
-    state.opt_g.load_state_dict(content["opt_g"])
-    state.opt_d.load_state_dict(content["opt_d"])
-    state.step, state.seconds = content["step"], content["seconds"]
-    state.skipped = content["skipped"]
-    return damaged
-
-
-def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Names of the settings that differ and decide the weights."""
-    free = {"train.steps", "train.minutes", "train.evaluate_every"}
-    names = [
-        f"{section}.{key}"
-        for section, values in new.items()
-        for key, value in values.items()
-        if old.get(section, {}).get(key) != value
-    ]
-    return [name for name in names if name not in free]
-
-
-def _digest_file(path: Path) -> Path:
-    return path.with_suffix(".sha256")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -49,7 +49,8 @@ def validate(
         ``val/l1`` and ``val/ssim`` (on [-1, 1]), ``val/mouth_r`` (correlation of mouth opening
         with the real one, luma estimator), ``val/mouth_r_shuffled`` (the same with the speech of
         another moment: near 0 unless the reading is blind), ``val/mouth_amplitude`` (ratio to
-        real), ``val/score``; and the picture of :func:`sample_picture`.
+        real), ``val/sharpness`` (likewise), ``val/score``; and the picture of
+        :func:`sample_picture`.
     """
     face = state.ema.eval()
     batch = Batch.gather(dataset, rows, state.config, state.device)
@@ -65,11 +66,12 @@ def validate(
         "ssim": 1 - pixels["ssim"].item(),
         "mouth_r": correlation(opening, real_opening),
         "mouth_r_shuffled": correlation(wrong, real_opening),
+        "sharpness": (gradient_energy(fake) / gradient_energy(batch.frames)).item(),
         "mouth_amplitude": (opening.std() / real_opening.std().clamp_min(1e-6)).item(),
     }
     values["score"] = score(values)
     readings = {f"val/{name}": value for name, value in values.items()}
-    return readings, sample_picture(batch.frames, fake)
+    return readings, sample_picture(batch.frames, fake, face.spec.frames_per_group)
 
 
 def _other_moments(audio: Tensor) -> Tensor:
@@ -89,7 +91,14 @@ def speak_windows(face: TalkingFace, audio: Tensor, seed: int) -> Tensor:
     noise = torch.Generator().manual_seed(seed)
     z = torch.randn(*audio.shape[:2], face.config.z_dim, generator=noise).to(audio.device)
     pose = face.codes.reference_pose.expand(*audio.shape[:2], face.spec.frames_per_group, -1)
-    return face(audio, z, pose)[0]
+    stretches = zip(audio.split(1), z.split(1), pose.split(1), strict=True)  # bounds the memory
+    return torch.cat([face(*stretch)[0] for stretch in stretches])
+
+
+def gradient_energy(frames: Tensor) -> Tensor:
+    """Mean squared luma gradient of frames (..., 3, S, S): how sharp they are."""
+    grey = frames.mean(-3)
+    return grey.diff(dim=-1).square().mean() + grey.diff(dim=-2).square().mean()
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
@@ -99,9 +108,8 @@ def correlation(a: Tensor, b: Tensor) -> float:
     return (a @ b / norm).item() if norm > 1e-9 else 0.0
 
 
-def sample_picture(real: Tensor, fake: Tensor) -> np.ndarray:
+def sample_picture(real: Tensor, fake: Tensor, per_group: int) -> np.ndarray:
     """(H, W, 3) uint8 RGB: real frames above the generated ones at fixed moments of one stretch."""
-    per_group = 3
     moments = [
         group * per_group + frame
         for group in SAMPLE_GROUPS

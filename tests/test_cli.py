@@ -4,7 +4,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+import yaml
 
+from s2vgan import artifact
 from s2vgan.cli import _train_parser as train_parser
 from s2vgan.cli import config_of, main
 from s2vgan.media import write_wav
@@ -37,6 +40,31 @@ def test_of_several_configs_the_later_wins() -> None:
     assert (config.train.batch, config.train.minutes) == (8, 2)  # type: ignore[attr-defined]
     by_steps = parsed("--steps", "7").train  # type: ignore[attr-defined]
     assert (by_steps.steps, by_steps.minutes) == (7, 0)  # no clock ends it
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_config_passes_the_command_line(path: Path) -> None:
+    base = [] if path.parent == CONF else ["--config", str(CONF / "paper.yaml")]
+    config = parsed(*base, "--config", str(path))
+    for section, values in yaml.safe_load(path.read_text()).items():
+        assert values.items() <= vars(getattr(config, section)).items()
+
+
+def test_time_ends_a_run(toy_data: Path, tmp_path: Path) -> None:
+    arguments = [*SHORT, "--minutes", "0.00001"]
+    arguments[arguments.index("--steps") + 1] = "10000"
+    out = tmp_path / "run"
+    assert main(["train", "--data", str(toy_data), "--out", str(out), *arguments]) == 0
+    assert json.loads((out / "model/manifest.json").read_text())["step"] == 10
+
+
+def test_the_stored_model_is_the_average(run: Path) -> None:
+    [latest] = (run / "checkpoints").glob("step_0000004.pt")
+    content = torch.load(latest, weights_only=True)
+    stored = artifact.load(run).face.state_dict()
+    for name, value in stored.items():
+        assert torch.equal(value, content["ema"][name]), name
+    assert any(not torch.equal(value, content["g"][name]) for name, value in stored.items())
 
 
 @pytest.mark.parametrize(
@@ -112,7 +140,9 @@ def test_what_cannot_work_ends_with_a_sentence_and_2(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     empty, out = tmp_path / "empty.wav", tmp_path / "out.mp4"
+    speech = tmp_path / "speech.wav"
     write_wav(empty, np.empty(0, np.float32))
+    write_wav(speech, np.zeros(1600, np.float32))
     nowhere = tmp_path / "nowhere"
     cases = {
         ("speak", "--model", str(run), "--audio", str(empty)): "empty.wav",
@@ -121,6 +151,8 @@ def test_what_cannot_work_ends_with_a_sentence_and_2(
         ("speak", "--model", "models:/nobody@champion", "--audio", str(empty)): "nobody",
         ("evaluate", "--data", str(nowhere), str(run)): "no dataset here",
         ("train", "--data", str(nowhere)): "no dataset here",
+        ("speak", "--model", str(run), "--audio", str(speech), "--device", "gpu"): "device gpu",
+        ("speak", "--model", str(run), "--audio", str(speech), "--scale", "0"): "scale 0",
     }
     for arguments, sentence in cases.items():
         assert main([*arguments, "--out", str(out)]) == 2, arguments
@@ -135,6 +167,10 @@ def test_too_few_groups_are_refused_before_training(
     arguments = [*SHORT[:-1], "400"]
     assert main(["train", "--data", str(toy_data), "--out", str(tmp_path / "run"), *arguments]) == 2
     assert "lower train.batch" in capsys.readouterr().err
+    file = tmp_path / "file"
+    file.write_text("")
+    assert main(["train", "--data", str(toy_data), "--out", str(file), *SHORT]) == 2
+    assert "is a file" in capsys.readouterr().err
     arguments = ["--workers", "3", "--train.batch", "4"]
     assert main(["train", "--data", str(toy_data), "--out", str(tmp_path / "run"), *arguments]) == 2
     assert "--workers 3" in capsys.readouterr().err

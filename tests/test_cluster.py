@@ -15,7 +15,8 @@ def test_no_stage_can_starve_another(ray_cluster: None, workers: int, trials: in
     share = cluster.train_resources(workers, trials=trials)["CPU"]
     assert 0 < share <= 1
     assert workers * trials * share + trials * cluster.TRIAL_CPU < total - 1
-    assert cluster.extract_workers() < total
+    workers_here = cluster.extract_workers()
+    assert workers_here is not None and workers_here < total
 
 
 @pytest.mark.ray
@@ -31,6 +32,12 @@ def test_connect_twice_is_one_cluster(ray_cluster: None) -> None:
     before = ray.get_runtime_context().gcs_address
     cluster.connect()
     assert ray.get_runtime_context().gcs_address == before
+
+
+def test_a_joined_cluster_may_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 0.0})
+    assert cluster.extract_workers() is None
 
 
 def test_gpu_workers_have_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:

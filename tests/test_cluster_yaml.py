@@ -56,6 +56,13 @@ def test_the_project_is_installed_where_it_is_copied(written: dict[str, Any]) ->
     assert any("constraints.txt" in command for command in written["setup_commands"])
 
 
+def test_no_command_takes_itself_for_the_server(written: dict[str, Any]) -> None:
+    """`pgrep -f` finds the `bash -c` that holds it, so that MLflow would never start."""
+    commands = written["head_start_ray_commands"]
+    assert not any("pgrep -f" in command for command in commands)
+    assert any("/health" in command and "mlflow server" in command for command in commands)
+
+
 def test_it_holds_no_secret(written: dict[str, Any]) -> None:
     text = (ROOT / "cluster.yaml").read_text()
     assert not re.search(r"AKIA|secret|password|PRIVATE KEY|\d{12}", text, re.IGNORECASE)

@@ -73,5 +73,11 @@ def test_what_contradicts_or_is_out_of_range_is_refused() -> None:
         LossConfig(l1=-1)
     with pytest.raises(ConfigError, match="train.held_out"):
         TrainConfig(held_out=0)
+    with pytest.raises(ConfigError, match="train.seed"):
+        TrainConfig(seed=-1)
+    with pytest.raises(ConfigError, match="train.beta1"):
+        TrainConfig(beta1=1.0)
+    with pytest.raises(ConfigError, match="model.kind is 'gan'; use gru or no_gru"):
+        Config.from_dict({"model": {"kind": "gan"}})
     with pytest.raises(ConfigError, match="train.lr_g"):
         TrainConfig(lr_g=float("nan"))

@@ -246,7 +246,13 @@ def test_haar_finds_every_face(
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({"speaker": 9}, "speaker 9"), ({"size": 100}, "size 100"), ({"seconds": 0}, "seconds 0")],
+    [
+        ({"speaker": 9}, "speaker 9"),
+        ({"speaker": -1}, "speaker -1"),
+        ({"size": 100}, "size 100"),
+        ({"seconds": 0}, "seconds 0"),
+        ({"seed": -1}, "seed -1: use 0 or more"),
+    ],
 )
 def test_wrong_arguments(tmp_path: Path, arguments: dict[str, int], said: str) -> None:
     with pytest.raises(ConfigError, match=said):

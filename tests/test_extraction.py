@@ -204,6 +204,37 @@ def test_a_broken_video_leaves_a_reason_and_no_file(
     assert extract_video(str(path), tmp_path / "data", SPEC).status == "ok"
 
 
+def test_a_video_found_unfit_in_the_middle_is_rejected(
+    tmp_path: Path, make_video: MakeVideo, face: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_video("x.mp4", talk(face, [n / 30 for n in range(30)]), impulse(1.1, 0.5, 16000))
+    data = tmp_path / "data"
+    before = extract_video(str(path), data, SPEC)
+    assert before.status == "ok" and groups.has_groups(data, before.video_id)
+
+    monkeypatch.setattr(extraction, "EXTRACTOR", "next")
+    monkeypatch.setattr(extraction.media, "MAX_SECONDS", 0.5)
+    row = extract_video(str(path), data, SPEC)
+    assert (row.video_id, row.status) == (before.video_id, "rejected")
+    assert row.reason == "longer than 0.5 s: cut it first."
+    assert not groups.has_groups(data, row.video_id)
+
+
+def test_a_file_that_may_not_be_read_is_tried_again(
+    tmp_path: Path, make_video: MakeVideo, face: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_video("x.mp4", talk(face, [0, 0.04]))
+    assert extraction.content_of(str(path)) and extraction.content_of("s3://bucket/x.mp4") is None
+
+    def locked(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(extraction.hashlib, "file_digest", locked)
+    assert extraction.content_of(str(path)) is None
+    row = extract_video(str(path), tmp_path / "data", SPEC)
+    assert (row.status, row.reason) == ("failed", "cannot be read (Permission denied).")
+
+
 def test_another_spec_is_refused_and_named(demo_data: Path, talking_head: object) -> None:
     with pytest.raises(DatasetError, match=r"size 64 \(asked for: 96\)"):
         extract_video(str(talking_head.video), demo_data, GroupSpec(size=96))  # type: ignore[attr-defined]

@@ -150,6 +150,13 @@ def test_only_videos_that_are_ok_count(tmp_path: Path) -> None:
     assert changed.sha256 != info.sha256
 
 
+def test_groups_that_are_gone_are_named(tmp_path: Path) -> None:
+    dataset(tmp_path)
+    (tmp_path / "groups" / "a.parquet").unlink()
+    with pytest.raises(DatasetError, match=r"are gone; extract it again, or delete ledger/a\.json"):
+        groups.write_dataset(tmp_path, SPEC)
+
+
 def test_specs_are_not_mixed(tmp_path: Path) -> None:
     dataset(tmp_path)
     groups.write_ledger(tmp_path, row("c", spec=GroupSpec(size=32)))

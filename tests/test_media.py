@@ -1,6 +1,7 @@
 import io
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,67 @@ def test_read_audio_refuses(tmp_path: Path, make_video: MakeVideo) -> None:
             media.read_audio(source)
     with pytest.raises(SourceError, match="longer than"):
         media.read_audio(encoded("pcm_s16le", "wav", 16000), max_seconds=0.5)
+
+
+@pytest.mark.parametrize(
+    ("codec", "container"), [("tta", "matroska"), ("wavpack", "matroska"), ("wavpack", "wv")]
+)
+def test_codecs_that_are_not_listed_are_not_decoded(
+    codec: str, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = encoded(codec, container, 16000)
+
+    def never(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("s2vgan.media.sound.decode_packets", never)
+    with pytest.raises(SourceError, match="codec .* is not supported|not a video or sound file"):
+        media.read_audio(sound)
+
+
+def test_videos_of_a_codec_that_is_not_listed(make_video: MakeVideo) -> None:
+    frames = flashing([0, 0.1], 0)
+    path = make_video("x.avi", frames, tone(0.2), codec="huffyuv", pix_fmt="yuv422p")
+    with pytest.raises(SourceError, match="its codec huffyuv is not supported; convert it"):
+        media.probe(path)
+    with pytest.raises(SourceError, match="its codec huffyuv is not supported"):
+        next(media.pictures(path))
+    path = make_video("y.mkv", frames, tone(0.2), audio_codec="wavpack")
+    with pytest.raises(SourceError, match="its codec wavpack is not supported"):
+        media.probe(path)
+    with pytest.raises(SourceError, match="its codec wavpack is not supported"):
+        media.read_track(path, 16000)
+
+
+@pytest.mark.parametrize(
+    ("codec", "container"),
+    [("aac", "mp4"), ("aac", "adts"), ("pcm_s16le", "wav"), ("flac", "flac")],
+)
+def test_damaged_sound_is_heard_or_refused(codec: str, container: str) -> None:
+    whole = np.frombuffer(encoded(codec, container, 16000, "stereo"), np.uint8)
+    for seed in range(60):
+        random = np.random.default_rng(seed)
+        damaged = whole.copy()
+        places = random.integers(0, len(damaged), random.integers(1, 200))
+        damaged[places] ^= random.integers(1, 256, len(places), np.uint8)
+        with suppress(SourceError):
+            assert len(media.read_audio(damaged.tobytes())) > 0
+
+
+def test_the_limit_is_for_all_runs_together(make_video: MakeVideo, tmp_path: Path) -> None:
+    """A gap in the timestamps does not start the count again."""
+    path = tmp_path / "gaps.mka"
+    with av.open(str(path), "w", format="matroska") as output:
+        stream: Any = output.add_stream("pcm_s16le", rate=16000, layout="mono")
+        for number in range(10):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1600), np.int16), layout="mono")
+            frame.sample_rate, frame.time_base = 16000, Fraction(1, 16000)
+            frame.pts = number * 16000  # 0.1 s of sound in each second
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    assert len(media.read_audio(path, max_seconds=1)) == 16000
+    with pytest.raises(SourceError, match=r"longer than 0\.9 s"):
+        media.read_audio(path, max_seconds=0.9)
 
 
 @pytest.mark.parametrize("rate", [16000, 44100])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2vgan import artifact
-from s2vgan.config import Config, ModelConfig
+from s2vgan.config import Config, ModelConfig, TrainConfig
 from s2vgan.errors import ConfigError, RunError
 from s2vgan.groups import GroupSpec
 from s2vgan.models import TalkingFace
@@ -90,13 +90,17 @@ def test_a_model_of_the_paper_speaks(tmp_path: Path, speech: np.ndarray) -> None
         frame_features="shared", initial_state="zero", carry_state=False, mean_face=False,
         pose_dim=0, discriminator_gru_after=0, spectral_norm=False,
     )  # fmt: skip
-    config = Config(model=paper, train=Config().train.__class__(sequence=1))
+    config = Config(model=paper, train=TrainConfig(sequence=1))
     face = TalkingFace(paper, SPEC)
     artifact.save(tmp_path / "model", face, config, name="paper", dataset="", step=0, readings={})
     synthesizer = Synthesizer.load(tmp_path)
     assert not synthesizer.has_pose
     whole = synthesizer.speak(speech[:8000], seed=3)
     assert whole.shape == (15, 32, 32, 3)
+    stream = synthesizer.stream(seed=3)
+    parts = [stream.push(speech[start : start + 1600]) for start in range(0, 8000, 1600)]
+    assert [len(part) for part in parts] == [3] * 5  # it needs nothing ahead
+    assert abs(np.concatenate(parts).astype(int) - whole).max() <= 1
 
 
 def test_the_artifact_names_its_origin(model: Path) -> None:

@@ -1,11 +1,13 @@
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from s2vgan.config import Config, ModelConfig, TrainConfig
+from s2vgan.checkpoints import load_checkpoint, save_checkpoint
+from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError, RunError
 from s2vgan.training import (
@@ -13,10 +15,9 @@ from s2vgan.training import (
     Sampler,
     TrainState,
     fit_face,
-    load_checkpoint,
     pretrain_audio,
-    save_checkpoint,
     train_step,
+    wants_bf16,
 )
 from s2vgan.validation import validate, validation_rows
 
@@ -24,6 +25,15 @@ CONFIG = Config(
     model=ModelConfig(width=8),
     train=TrainConfig(lr_g=1e-3, batch=8, amp="off", pretrain_steps=30),
 )
+PAPER = Config(
+    model=ModelConfig(
+        z_dim=10, width=8, audio_features="waveform", audio_past=0, audio_ahead=0,
+        audio_dropout=0, frame_features="shared", initial_state="zero", carry_state=False,
+        mean_face=False, pose_dim=0, discriminator_gru_after=0, spectral_norm=False,
+    ),
+    loss=LossConfig("bce", gan=1, l1=0, ssim=0, mouth=1, audio=0),
+    train=TrainConfig(batch=8, sequence=1, amp="off", pretrain_steps=0, ema=0, clip=0),
+)  # fmt: skip
 NO_GRU = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, kind="no_gru"))
 
 
@@ -32,8 +42,14 @@ def dataset(toy_data: Path) -> GroupDataset:
     return GroupDataset.load(toy_data)
 
 
-def start(dataset: GroupDataset, config: Config = CONFIG) -> tuple[TrainState, Sampler]:
+@pytest.fixture(autouse=True)
+def deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def start(dataset: GroupDataset, config: Config = CONFIG) -> tuple[TrainState, Sampler]:
     rows = dataset.split()[0]
     state = TrainState.create(config, dataset.spec)
     fit_face(state, dataset, rows)
@@ -89,7 +105,7 @@ def test_pretraining_teaches_the_mouth(dataset: GroupDataset) -> None:
     assert np.mean(errors[-5:]) < 0.8 * np.mean(errors[:5])
 
 
-@pytest.mark.parametrize("config", [CONFIG, NO_GRU], ids=["gru", "no_gru"])
+@pytest.mark.parametrize("config", [CONFIG, NO_GRU, PAPER], ids=["gru", "no_gru", "paper"])
 def test_a_resumed_run_equals_an_unbroken_one(
     dataset: GroupDataset, config: Config, tmp_path: Path
 ) -> None:
@@ -143,11 +159,43 @@ def test_resuming_something_else_is_refused(dataset: GroupDataset, tmp_path: Pat
 def test_a_step_without_a_finite_gradient_changes_nothing(dataset: GroupDataset) -> None:
     state, sampler = start(dataset)
     batch = Batch.gather(dataset, sampler.rows(0, 0, 1), CONFIG, state.device)
+    train_step(state, batch)
+    kept = {
+        "g": {name: value.clone() for name, value in state.g.state_dict().items()},
+        "ema": {name: value.clone() for name, value in state.ema.state_dict().items()},
+    }
+    nan = float("nan")
+    train_step(
+        state, dataclasses.replace(batch, frames=batch.frames * nan, audio=batch.audio * nan)
+    )
+    assert state.skipped == 2  # D's update and G's
+    for module, values in kept.items():
+        for name, value in getattr(state, module).state_dict().items():
+            assert torch.equal(value, values[name]), f"{module}.{name}"
+
+
+@pytest.mark.parametrize("config", [CONFIG, NO_GRU, PAPER], ids=["gru", "no_gru", "paper"])
+def test_bf16_trains_weights_of_full_precision(dataset: GroupDataset, config: Config) -> None:
+    mixed = dataclasses.replace(config, train=dataclasses.replace(config.train, amp="bf16"))
+    state, sampler = start(dataset, mixed)
     before = {name: value.clone() for name, value in state.g.named_parameters()}
-    train_step(state, dataclasses.replace(batch, frames=batch.frames * float("nan")))
-    assert state.skipped == 2  # D's and G's
-    for name, value in state.g.named_parameters():
-        assert torch.equal(value, before[name]), name
+    assert np.isfinite(steps(state, sampler, dataset, 2)).all()
+    assert state.skipped == 0
+    moved = [not torch.equal(value, before[name]) for name, value in state.g.named_parameters()]
+    assert sum(moved) > len(moved) / 2
+    assert all(value.dtype == torch.float32 for value in state.g.parameters())
+    assert wants_bf16("bf16", state.device) and not wants_bf16("off", state.device)
+
+
+def test_the_average_follows_the_weights(dataset: GroupDataset) -> None:
+    state, sampler = start(dataset)
+    steps(state, sampler, dataset, 3)
+    name, weight = next(iter(state.face.generator.named_parameters()))
+    average = dict(state.ema.generator.named_parameters())[name]
+    assert not torch.equal(weight, average)
+    torch.testing.assert_close(weight, average, atol=0.05, rtol=0)
+    paper, sampler = start(dataset, PAPER)
+    assert paper.ema is paper.g
 
 
 def test_validation_reads_held_out_time(dataset: GroupDataset) -> None:
@@ -157,7 +205,7 @@ def test_validation_reads_held_out_time(dataset: GroupDataset) -> None:
     readings, picture = validate(state, dataset, rows)
     assert set(readings) == {
         "val/l1", "val/ssim", "val/mouth_r", "val/mouth_r_shuffled", "val/mouth_amplitude",
-        "val/score",
+        "val/sharpness", "val/score",
     }  # fmt: skip
     assert all(np.isfinite(list(readings.values())))
     assert picture.dtype == np.uint8 and picture.shape[-1] == 3

@@ -85,7 +85,7 @@ def render(
         out: path of the MP4.
         speaker: index into SPEAKERS.
         seconds: length of the video, at least 0.5.
-        seed: of the order of sentences, pauses, sway and blinks.
+        seed: 0 or more; of the order of sentences, pauses, sway and blinks.
         size: height and width in pixels; the face is about 0.45 of it.
         sentences: what may be said.
 
@@ -95,6 +95,10 @@ def render(
     """
     if not 0.5 <= seconds <= 24 * 3600:
         raise ConfigError(f"seconds {seconds}: use 0.5 to 86400.")
+    if seed < 0:
+        raise ConfigError(f"seed {seed}: use 0 or more.")
+    if not 0 <= speaker < len(SPEAKERS):
+        raise ConfigError(f"speaker {speaker}: use 0 to {len(SPEAKERS) - 1}.")
     count = round(seconds * FPS)
     times = np.arange(count) / FPS
     speech_rng, motion_rng = np.random.default_rng([seed, speaker]).spawn(2)

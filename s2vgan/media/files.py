@@ -1,7 +1,8 @@
 """Opening files that nobody vouches for: allow-lists and limits.
 
-Containers and codecs are on a list that FFmpeg itself enforces before it reads anything, only
-local files can be opened, and sizes are limited at the probe.
+FFmpeg itself keeps to the list of containers and opens only local files. Codecs are compared with
+their list when a stream is chosen, before anything of it is decoded (FFmpeg's own list of codecs
+does not reach the decoders that PyAV opens). Sizes are limited at the probe.
 """
 
 import io
@@ -33,6 +34,7 @@ AUDIO_CODECS: Final = (
 _OPTIONS: Final = {
     "protocol_whitelist": "file",
     "format_whitelist": CONTAINERS,
+    # What FFmpeg decodes by itself to know the streams.
     "codec_whitelist": f"{VIDEO_CODECS},{AUDIO_CODECS}",
 }
 
@@ -64,14 +66,51 @@ def open_file(source: str | Path | bytes) -> Any:
         ) from error
 
 
+def video_stream(container: Any, name: str | Path) -> Any:
+    """The first stream that is a moving picture (a cover image is none).
+
+    Raises:
+        SourceError: if there is none, or its codec is not on the list.
+    """
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return _listed(stream, VIDEO_CODECS, name)
+    raise SourceError(f"{name}: has no picture; use a video file.")
+
+
+def audio_stream(container: Any, name: str | Path) -> Any:
+    """The first stream that is sound.
+
+    Raises:
+        SourceError: if there is none, or its codec is not on the list.
+    """
+    if not container.streams.audio:
+        raise SourceError(f"{name}: has no sound; use a file with a sound track.")
+    return _listed(container.streams.audio[0], AUDIO_CODECS, name)
+
+
+def _listed(stream: Any, codecs: str, name: str | Path) -> Any:
+    context = stream.codec_context  # None where FFmpeg has no decoder
+    codec = "(unknown)" if context is None else context.name
+    if codec not in codecs.split(","):
+        raise SourceError(
+            f"{name}: its codec {codec} is not supported; convert it to MP4 (H.264, AAC) or WAV."
+        )
+    return stream
+
+
 def decode_packets(container: Any, stream: Any) -> Iterator[list[Any]]:
     """Decoded frames packet by packet; a damaged packet is left out, as a player does."""
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets)
-            yield packet.decode()
-        except (StopIteration, av.error.EOFError):
+        except (StopIteration, av.error.FFmpegError):
             return
-        except av.error.InvalidDataError:
+        try:
+            frames = packet.decode()
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
             continue
+        yield frames

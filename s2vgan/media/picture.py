@@ -11,7 +11,14 @@ import cv2
 import numpy as np
 
 from s2vgan.errors import SourceError
-from s2vgan.media.files import MAX_PIXELS, MAX_SECONDS, decode_packets, open_file
+from s2vgan.media.files import (
+    MAX_PIXELS,
+    MAX_SECONDS,
+    audio_stream,
+    decode_packets,
+    open_file,
+    video_stream,
+)
 
 
 @dataclass(frozen=True)
@@ -35,12 +42,12 @@ def probe(path: str | Path) -> Probe:
     """Open a video and check it, without decoding more than FFmpeg needs to know its streams.
 
     Raises:
-        SourceError: if it is unreadable, lacks a picture or sound, or is beyond the limits.
+        SourceError: if it is unreadable, lacks a picture or sound, holds a codec that is not
+            supported, or is beyond the limits.
     """
     with open_file(path) as container:
-        stream = _video_stream(container, path)
-        if not container.streams.audio:
-            raise SourceError(f"{path}: has no sound; use a video with a sound track.")
+        stream = video_stream(container, path)
+        audio_stream(container, path)
         context = stream.codec_context
         if not 0 < context.width * context.height <= MAX_PIXELS:
             raise SourceError(
@@ -57,14 +64,6 @@ def probe(path: str | Path) -> Probe:
     if shown is None:
         raise SourceError(f"{path}: no frame of its picture can be decoded.")
     return Probe(shown.width, shown.height, float(rate or 0), seconds)
-
-
-def _video_stream(container: Any, path: str | Path) -> Any:
-    """The first stream that is a moving picture (a cover image is none)."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
-            return stream
-    raise SourceError(f"{path}: has no picture; use a video file.")
 
 
 # Red and blue weights of luma (Kr, Kb) by FFmpeg's number of the colour matrix.
@@ -157,10 +156,10 @@ def pictures(path: str | Path) -> Iterator[Picture]:
     """The frames of a video in the order in which they are shown.
 
     Raises:
-        SourceError: if the file is unreadable or has no picture.
+        SourceError: if the file is unreadable or has no picture that is supported.
     """
     with open_file(path) as container:
-        stream = _video_stream(container, path)
+        stream = video_stream(container, path)
         stream.codec_context.thread_count = 1  # videos run in parallel, not their frames
         usual = 1 / float(stream.average_rate or 25)
         before: Any = None

@@ -9,7 +9,13 @@ import av
 import numpy as np
 
 from s2vgan.errors import SourceError
-from s2vgan.media.files import MAX_AUDIO_RATE, MAX_SECONDS, decode_packets, open_file
+from s2vgan.media.files import (
+    MAX_AUDIO_RATE,
+    MAX_SECONDS,
+    audio_stream,
+    decode_packets,
+    open_file,
+)
 
 
 def read_audio(
@@ -26,14 +32,13 @@ def read_audio(
         (n,) float32 mono in [-1, 1], at the file's own level (never normalised).
 
     Raises:
-        SourceError: if the file is missing or unreadable, or has no sound or sound of length 0.
+        SourceError: if the file is missing or unreadable, or has no sound, sound of length 0, or
+            sound that is too long or of a codec that is not supported.
     """
     name = "the audio" if isinstance(source, bytes) else str(source)
     parts: list[np.ndarray] = []
     with open_file(source) as container:
-        if not container.streams.audio:
-            raise SourceError(f"{name}: has no sound; use a file with a sound track.")
-        stream = container.streams.audio[0]
+        stream = audio_stream(container, name)
         for run in _audio_runs(container, stream, sample_rate, name, max_seconds):
             parts.append(run.samples)
     if not sum(len(part) for part in parts):
@@ -70,21 +75,31 @@ def _audio_runs(
         stream: one of its audio streams.
         rate: of the result, in Hz.
         name: of the file, for errors.
-        max_seconds: of a run; a few bytes may hold hours of silence.
+        max_seconds: of all runs together; a few bytes may hold hours of silence.
 
     Raises:
-        SourceError: if a run is longer.
+        SourceError: if they are longer.
     """
     end = _declared_end(container, stream)
     start: float | None = None
     shape: tuple[Any, ...] = ()
-    consumed = 0
+    consumed = 0  # samples of this run
+    earlier = 0.0  # seconds of the runs before it
+    broken = False
     resampler: Any = None
     parts: list[np.ndarray] = []
 
+    def resample(frame: Any) -> bool:
+        """Whether FFmpeg could make anything of a frame (None: of what it still holds)."""
+        try:
+            parts.extend(part.to_ndarray()[0] for part in resampler.resample(frame))
+        except (av.error.FFmpegError, ValueError):
+            return False
+        return True
+
     def finish() -> Iterator[_Run]:
-        if resampler is not None and start is not None:
-            parts.extend(part.to_ndarray()[0] for part in resampler.resample(None))
+        if start is not None:
+            resample(None)
             if parts:
                 # The last packet is filled up with samples that are not part of the sound.
                 inside = min(end - start, float(MAX_SECONDS)) * rate
@@ -100,18 +115,20 @@ def _audio_runs(
             if (
                 expected is None
                 or time is None
+                or broken
                 or found != shape
                 or abs(time - expected) > _GAP_SECONDS
             ):
                 yield from finish()
-                start, shape, consumed, parts = time or 0.0, found, 0, []
+                earlier += consumed / shape[0] if shape else 0.0
+                start, shape, consumed, parts, broken = time or 0.0, found, 0, [], False
                 # Only towards integers does FFmpeg mix channels by their mean, without gain.
                 resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
             consumed += frame.samples
-            if consumed > max_seconds * frame.sample_rate:
+            if consumed > (max_seconds - earlier) * frame.sample_rate:
                 raise SourceError(f"{name}: longer than {max_seconds:g} s; cut it first.")
             frame.pts = None  # the run keeps the time; the resampler must not fill or cut
-            parts.extend(part.to_ndarray()[0] for part in resampler.resample(frame))
+            broken = not resample(frame)  # then what follows is a run of its own
     yield from finish()
 
 
@@ -142,9 +159,7 @@ def read_track(path: str | Path, sample_rate: int) -> Track:
         SourceError: if the file is unreadable or has no sound.
     """
     with open_file(path) as container:
-        if not container.streams.audio:
-            raise SourceError(f"{path}: has no sound; use a video with a sound track.")
-        stream = container.streams.audio[0]
+        stream = audio_stream(container, path)
         runs = [
             (round(run.start * sample_rate), run.samples)
             for run in _audio_runs(container, stream, sample_rate, str(path))

@@ -39,10 +39,11 @@ def _blur(size: int, device: torch.device) -> Tensor:
     """
     offsets = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
     weights = torch.exp(-(offsets**2) / (2 * _SIGMA**2))
-    matrix = torch.zeros(size - _WINDOW + 1, size, dtype=torch.float64)
-    for row in range(len(matrix)):
-        matrix[row, row : row + _WINDOW] = weights / weights.sum()
-    return matrix.float().to(device)
+    with torch.inference_mode(False):  # it is kept, and training uses it too
+        matrix = torch.zeros(size - _WINDOW + 1, size)
+        for row in range(len(matrix)):
+            matrix[row, row : row + _WINDOW] = (weights / weights.sum()).float()
+        return matrix.to(device)
 
 
 def _ssim_valid(a: Tensor, b: Tensor, data_range: float) -> Tensor:

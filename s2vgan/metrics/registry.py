@@ -120,7 +120,8 @@ def _correlation(sums: np.ndarray) -> np.ndarray:
     """Pearson's r from sums of xx, yy and xy of centred series; 0 where one of them is still."""
     power = sums[..., 0] * sums[..., 1]
     moves = (sums[..., 0] > _STILL) & (sums[..., 1] > _STILL)
-    return np.where(moves, sums[..., 2] / np.sqrt(np.where(moves, power, 1)), 0.0)
+    r = np.where(moves, sums[..., 2] / np.sqrt(np.where(moves, power, 1)), 0.0)
+    return r.clip(-1, 1)  # rounding can carry it past its ends
 
 
 def _amplitude(sums: np.ndarray) -> np.ndarray:
@@ -191,11 +192,13 @@ def _seam_terms(stretch: Stretch, _: Instruments) -> np.ndarray:
     return np.stack([made * starts, made * ~starts, true * starts, true * ~starts], axis=1)
 
 
+_MSE_UNIT = "squared, on [-1, 1]; a quarter of this on [0, 1]"
+_CENTRED = "each piece of up to 10 s about its own mean"
 _SSIM_SOURCE = "Wang et al. 2004; Gaussian window 11, sigma 1.5"
 
 METRICS: dict[str, Metric] = {
     "mse": Metric(
-        "MSE", 0, 4, "lower", "squared, on [-1, 1]", "mean squared error over all pixels",
+        "MSE", 0, 4, "lower", _MSE_UNIT, "mean squared error over all pixels",
         _framewise(image.mse), _ratio,
     ),
     "psnr": Metric(
@@ -211,13 +214,13 @@ METRICS: dict[str, Metric] = {
         _lpips, _ratio,
     ),
     "mouth_mse": Metric(
-        "mouth MSE", 0, 4, "lower", "squared, on [-1, 1]", "MSE inside the mouth region",
+        "mouth MSE", 0, 4, "lower", _MSE_UNIT, "MSE inside the mouth region",
         _framewise(_mouth_mse), _ratio,
     ),
     "mouth_r": Metric(
         "mouth r", -1, 1, "higher", "correlation",
-        "mouth opening of generated against real frames, by the estimator named in the report; "
-        "0 where nothing moves",
+        "mouth opening of generated against real frames, by the estimator named in the report, "
+        f"{_CENTRED}; 0 where nothing moves",
         lambda stretch, instruments: _products(instruments.opening, stretch), _correlation,
     ),
     "mouth_r_luma": Metric(
@@ -227,7 +230,7 @@ METRICS: dict[str, Metric] = {
     ),
     "mouth_amplitude": Metric(
         "mouth amplitude", 0, math.inf, "one", "ratio to real",
-        "standard deviation of mouth opening, generated over real",
+        f"standard deviation of mouth opening, generated over real, {_CENTRED}",
         lambda stretch, instruments: _products(instruments.opening, stretch), _amplitude,
     ),
     "sharpness": Metric(

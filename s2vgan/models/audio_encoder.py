@@ -19,7 +19,7 @@ class AudioEncoder(nn.Module):
 
     Args:
         features: ``waveform`` or ``logmel``.
-        samples: length L of a window at 16 kHz.
+        samples: length L of a window.
         dim: length of the code.
         sample_rate: in Hz.
         dropout: share of activations dropped in training, behind each convolution.
@@ -74,6 +74,6 @@ class AudioEncoder(nn.Module):
         if self.features == "waveform":
             x = audio.unsqueeze(1)
         else:
-            with torch.autocast(audio.device.type, enabled=False):  # powers overflow bf16's 8 bits
+            with torch.autocast(audio.device.type, enabled=False):  # bf16 has 8 bits: too coarse
                 x = self.normalise(torch.log(self.mel(audio.float()) + LOG_FLOOR))
         return self.code(self.layers(x).flatten(1))

@@ -62,7 +62,7 @@ class FaceCodes(nn.Module):
         mouth = self._mouth(frames)
         self.mouth_mean.copy_(mouth.mean(0))
         mouth = mouth - self.mouth_mean
-        self.mouth_from_pose.copy_(torch.linalg.lstsq(pose, mouth).solution)
+        self.mouth_from_pose.copy_(pose.T @ mouth / max(len(frames) - 1, 1))  # pose is orthonormal
         free = mouth - pose @ self.mouth_from_pose
         self.mouth_basis.copy_(_whitened_basis(free, MOUTH_DIM - 1))
         opening = _opening(frames)

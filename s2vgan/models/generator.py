@@ -58,8 +58,8 @@ class Generator(nn.Module):
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(inplace=True),
         ]
-        for inputs, outputs in zip(widths, [*widths[1:], last], strict=True):
-            is_output = outputs is last and not gru
+        for block, (inputs, outputs) in enumerate(zip(widths, [*widths[1:], last], strict=True)):
+            is_output = block == blocks - 1 and not gru
             layers.append(nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=is_output))
             if not is_output:
                 layers += [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]

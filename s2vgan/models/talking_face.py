@@ -22,10 +22,9 @@ class TalkingFace(nn.Module):
     def __init__(self, config: ModelConfig, spec: GroupSpec) -> None:
         super().__init__()
         self.config, self.spec = config, spec
-        context = round((config.audio_past + config.audio_ahead) * spec.sample_rate)
         self.audio_encoder = AudioEncoder(
             config.audio_features,
-            spec.samples_per_group + context,
+            spec.window(config.audio_past, config.audio_ahead)[1],
             config.audio_dim,
             spec.sample_rate,
             config.audio_dropout,
@@ -52,14 +51,20 @@ class TalkingFace(nn.Module):
             audio: (B, K, L) windows of speech in [-1, 1].
             z: (B, K, z_dim) noise.
             pose: (B, K, T, pose_dim) pose codes.
-            state: (B, 3, S, S), the last frame before; None at the start.
+            state: (B, 3, S, S), the last frame before; None at the start. Of no effect where the
+                configuration does not carry it.
 
         Returns:
             frames (B, K * T, 3, S, S) in (-1, 1); audio codes (B, K, audio_dim); predicted mouth
             codes (B, K, T, MOUTH_DIM).
         """
         code = self.encode(audio)
-        frames = self.generator(torch.cat([z, code, pose.flatten(2)], -1), state)
+        condition = torch.cat([z, code, pose.flatten(2)], -1)
+        if self.config.carry_state:
+            frames = self.generator(condition, state)
+        else:  # every group starts anew, whatever came before it
+            frames = self.generator(condition.flatten(0, 1).unsqueeze(1))
+            frames = frames.unflatten(0, audio.shape[:2]).flatten(1, 2)
         return frames, code, self.mouth(code)
 
     def encode(self, audio: Tensor) -> Tensor:

@@ -1,14 +1,17 @@
 """Extraction through Ray Data: one task a video, and nothing hangs on two cores."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipelines import extract
-from s2vgan import groups
+from s2vgan import cluster, groups
 from s2vgan.demo import Rendered
 from s2vgan.groups import GroupSpec
 from tests.conftest import MakeVideo
@@ -34,6 +37,31 @@ def test_ray_gives_the_same_dataset_as_a_loop(
     assert with_ray.videos == {"ok": 4, "rejected": 1}
     for path in (tmp_path / "ray" / "groups").iterdir():
         assert path.read_bytes() == (tmp_path / "loop" / "groups" / path.name).read_bytes()
+
+
+@pytest.mark.ray
+def test_a_worker_that_dies_does_not_end_the_job(
+    ray_cluster: None,
+    tmp_path: Path,
+    make_video: MakeVideo,
+    face: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    real = extract._task
+
+    def task(data: str, spec: GroupSpec) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        extract_ = real(data, spec)
+        return lambda item: os._exit(1) if "bad" in item["source"] else extract_(item)
+
+    monkeypatch.setattr(extract, "_task", task)
+    monkeypatch.setattr(cluster, "extract_workers", lambda: None)  # as on a joined cluster
+    for name in ("good", "bad"):
+        frames = talk(face, [n / 30 for n in range(30 + len(name))])
+        make_video(f"in/{name}.mp4", frames, impulse(2, 0.5, 16000))
+    info = extract.run([str(tmp_path / "in")], tmp_path / "data", GroupSpec())
+    assert info.videos == {"failed": 1, "ok": 1} and sum(info.groups.values()) == 11
+    assert "bad.mp4: a worker died (" in capsys.readouterr().out
 
 
 @pytest.mark.ray

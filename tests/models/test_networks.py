@@ -94,9 +94,29 @@ def test_state_carries_and_audio_counts() -> None:
         assert not torch.allclose(face(audio.flip(1), z, pose)[0], whole, atol=1e-3)
 
 
+def test_the_paper_starts_every_group_anew() -> None:
+    torch.manual_seed(0)
+    face = TalkingFace(PAPER, GroupSpec(size=32)).eval()
+    audio, z, pose = inputs(face, 2, 3)
+    with torch.no_grad():
+        whole = face(audio, z, pose)[0]
+        alone = face(audio[:, 1:2], z[:, 1:2], pose[:, 1:2])[0]
+        torch.testing.assert_close(whole[:, 3:6], alone, atol=1e-5, rtol=0)
+        stated = face(audio, z, pose, torch.ones(2, 3, 32, 32))[0]
+        torch.testing.assert_close(stated, whole)
+    assert whole.shape == (2, 9, 3, 32, 32)
+
+
 def test_a_wrong_size_is_refused() -> None:
     with pytest.raises(ConfigError, match="48 pixels"):
         Generator(10, 48)
+
+
+def test_the_ablation_ends_in_frames_at_any_width() -> None:
+    generator = Generator(10, 32, width=9, gru=False)  # as many channels as 3 frames have
+    convolutions = [type(layer).__name__ for layer in generator.trunk]
+    assert convolutions.count("BatchNorm2d") == convolutions.count("ReLU") == 3
+    assert convolutions[-1] == "ConvTranspose2d"
 
 
 def test_the_discriminator_takes_any_number_of_frames() -> None:
@@ -126,3 +146,13 @@ def test_face_codes_part_pose_from_mouth() -> None:
     assert abs(np.corrcoef(components[:, 1], pose)[0, 1]) < 0.1
     distance = (found - codes.reference_pose).pow(2).sum(1)
     assert distance.min() < 1e-4  # the reference is a real frame's pose
+
+
+def test_face_codes_of_a_still_head_are_finite() -> None:
+    frames = torch.zeros(50, 3, 64, 64)
+    frames[:, :, *MOUTH.slices(64)] = torch.rand(50, 1, 1, 1)
+    codes = FaceCodes(8)
+    codes.fit(frames)
+    assert all(torch.isfinite(value).all() for value in codes.state_dict().values())
+    assert (codes.mouth_from_pose == 0).all()
+    assert torch.isfinite(codes.pose(frames)).all() and torch.isfinite(codes.mouth(frames)).all()

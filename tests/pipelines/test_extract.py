@@ -8,6 +8,7 @@ import pytest
 from pipelines import download, extract
 from s2vgan import groups
 from s2vgan.errors import SourceError
+from s2vgan.groups import GroupSpec, LedgerRow
 from tests.conftest import MakeVideo
 from tests.test_extraction import talk
 from tests.test_media import impulse
@@ -49,11 +50,46 @@ def test_some_bad_sources_do_not_matter(
 def test_no_group_at_all_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     assert main(tmp_path / "empty.mp4", "--out", tmp_path / "data") == 2
-    assert "no source gave a group: the file is empty" in capsys.readouterr().err
+    assert "no source gave a group: empty.mp4: the file is empty" in capsys.readouterr().err
     assert not groups.has_dataset(tmp_path / "data")
     assert main(tmp_path / "none.mp4", "--out", tmp_path / "other") == 2
     assert "none.mp4: nothing to extract" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_the_reasons_name_their_sources(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, text in (("a.mp4", "text"), ("b.mp4", "other text"), ("empty.mp4", "")):
+        (tmp_path / name).write_text(text)
+    assert main(tmp_path, "--out", tmp_path / "data") == 2
+    said = capsys.readouterr().err
+    assert "group: a.mp4, b.mp4: not a video" in said and "; empty.mp4: the file is empty" in said
+
+
+def test_a_copy_is_extracted_and_counted_once(
+    tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (good.parent / "copy.mp4").write_bytes(good.read_bytes())
+    done = []
+    real = extract.extract_one
+
+    def extract_one(source: str, data: str, spec: GroupSpec) -> LedgerRow:
+        done.append(source)
+        return real(source, data, spec)
+
+    monkeypatch.setattr(extract, "extract_one", extract_one)
+    for _ in range(2):
+        assert main(good.parent, "--out", tmp_path / "data") == 0
+        assert "ok               1        10" in capsys.readouterr().out
+    assert len(done) == 1
+
+
+def test_a_folder_that_cannot_be_is_a_sentence(
+    tmp_path: Path, good: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("I am no folder.\n")
+    assert main(good, "--out", tmp_path / "file") == 2
+    said = capsys.readouterr().err
+    assert "check --out" in said and "Traceback" not in said
 
 
 def test_wrong_arguments(tmp_path: Path, good: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,14 @@ def test_files_folders_and_globs(tmp_path: Path) -> None:
     assert found.missing == (str(tmp_path / "none.mp4"),)
 
 
+def test_a_glob_gives_videos_and_those_in_folders(tmp_path: Path) -> None:
+    a, b, c = tmp_path / "x" / "a.mp4", tmp_path / "x" / "deep" / "b.mp4", tmp_path / "x" / "clip"
+    touch(a, b, c, tmp_path / "x" / "notes.md", tmp_path / "x" / "deep" / "notes.md")
+    (tmp_path / "x" / "empty.mp4").mkdir()
+    assert resolve([str(tmp_path / "x" / "*")]).videos == (str(a), str(b))
+    assert resolve([str(c)]).videos == (str(c),)
+
+
 def test_a_name_without_a_suffix_is_taken_as_it_is(tmp_path: Path) -> None:
     touch(tmp_path / "clip")
     assert resolve([str(tmp_path / "clip")]).videos == (str(tmp_path / "clip"),)

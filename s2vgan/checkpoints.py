@@ -1,0 +1,119 @@
+"""Checkpoints of a training run: written whole, verified when loaded, the latest two kept."""
+
+import hashlib
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from s2vgan.errors import RunError
+from s2vgan.training import TrainState, unwrapped
+
+KEPT_CHECKPOINTS = 2
+
+
+def save_checkpoint(state: TrainState, folder: Path, dataset: str) -> Path:
+    """Write folder/step_XXXXXX.pt with its SHA-256 beside it; keep the latest two.
+
+    Args:
+        state: of rank 0.
+        folder: of checkpoints; made if missing.
+        dataset: the dataset's identity.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"step_{state.step:07d}.pt"
+    temporary = target.with_suffix(".tmp")
+    content = {
+        "step": state.step,
+        "seconds": state.seconds,
+        "skipped": state.skipped,
+        "config": state.config.to_dict(),
+        "dataset": dataset,
+        "g": unwrapped(state.g).state_dict(),
+        "d": unwrapped(state.d).state_dict(),
+        "ema": state.ema.state_dict(),
+        "opt_g": state.opt_g.state_dict(),
+        "opt_d": state.opt_d.state_dict(),
+    }
+    try:
+        with temporary.open("wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        _digest_file(target).write_text(_sha256(temporary))
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    for old in sorted(folder.glob("step_*.pt"))[:-KEPT_CHECKPOINTS]:
+        _digest_file(old).unlink(missing_ok=True)
+        old.unlink()
+    return target
+
+
+def load_checkpoint(state: TrainState, folder: Path, dataset: str) -> list[str]:
+    """Continue from the latest whole checkpoint; call before :meth:`TrainState.distribute`.
+
+    Returns:
+        Sentences about damaged checkpoints that were passed over.
+
+    Raises:
+        RunError: if no checkpoint is whole, or it belongs to another configuration or dataset.
+    """
+    damaged = []
+    for path in sorted(folder.glob("step_*.pt"), reverse=True):
+        digest = _digest_file(path)
+        if digest.is_file() and digest.read_text() == _sha256(path):
+            break
+        damaged.append(f"{path} is damaged and was passed over.")
+    else:
+        raise RunError(
+            " ".join([*damaged, f"{folder}: no whole checkpoint to resume from; start a new run."])
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError) as error:
+        raise RunError(f"{path}: cannot be loaded ({error}).") from error
+    if content["dataset"] != dataset:
+        raise RunError(
+            f"{path}: was trained on another dataset ({content['dataset'][:12]}, now "
+            f"{dataset[:12]}); give the same --data or start a new run."
+        )
+    changed = changed_keys(content["config"], state.config.to_dict())
+    if changed:
+        raise RunError(
+            f"{path}: was trained with another {', '.join(changed)}; resume with the same "
+            "configuration (only train.steps, train.minutes and train.evaluate_every may change) "
+            "or start a new run."
+        )
+    unwrapped(state.g).load_state_dict(content["g"])
+    unwrapped(state.d).load_state_dict(content["d"])
+    if state.config.train.ema:
+        state.ema.load_state_dict(content["ema"])
+    state.opt_g.load_state_dict(content["opt_g"])
+    state.opt_d.load_state_dict(content["opt_d"])
+    state.step, state.seconds = content["step"], content["seconds"]
+    state.skipped = content["skipped"]
+    return damaged
+
+
+def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Names of the settings that differ and decide the weights."""
+    free = {"train.steps", "train.minutes", "train.evaluate_every"}
+    names = [
+        f"{section}.{key}"
+        for section, values in new.items()
+        for key, value in values.items()
+        if old.get(section, {}).get(key) != value
+    ]
+    return [name for name in names if name not in free]
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

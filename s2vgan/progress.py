@@ -1,0 +1,53 @@
+"""The live line of a training: read from the run's log, so the same with and without Ray."""
+
+import sys
+import threading
+from pathlib import Path
+
+from tqdm import tqdm
+
+from s2vgan.config import Config
+from s2vgan.runlog import read_log
+
+
+class TrainingProgress:
+    """A live line in the launcher, read from the run's log: the same with and without Ray."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self._folder, self._train = folder, config.train
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        timed = self._train.minutes > 0
+        total = 60 * self._train.minutes if timed else self._train.steps
+        form = "{l_bar}{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
+        unit = "s of training" if timed else "steps"
+        pause = 1 if sys.stderr.isatty() else 20  # a log file wants few lines
+        with tqdm(total=total, unit=unit, bar_format=form) as bar:
+            while True:
+                ended = self._ended.wait(pause)
+                lines = read_log(self._folder)
+                if lines:
+                    last = lines[-1]
+                    shown = {key: value for line in lines[-3:] for key, value in line.items()}
+                    names = (
+                        "loss_d",
+                        "loss_g",
+                        "groups_per_second",
+                        "val/mouth_r",
+                        "pretrain_audio",
+                    )
+                    known = [f"{name} {shown[name]:.3g}" for name in names if name in shown]
+                    bar.set_postfix_str(f"step {last['step']}, {', '.join(known)}", refresh=False)
+                    bar.n = min(last["seconds"] if timed else last["step"], total)
+                bar.refresh()
+                if ended:
+                    return

@@ -1,0 +1,76 @@
+"""DDP as plain processes over gloo: what a trainer of Ray's would do, without Ray."""
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed, multiprocessing
+
+from s2vgan.config import Config, ModelConfig, TrainConfig
+from s2vgan.errors import DatasetError
+from s2vgan.groups import GroupSpec
+from s2vgan.train import Launch, train_loop
+from s2vgan.training import Batch, TrainState, train_step
+
+CONFIG = Config(model=ModelConfig(width=4), train=TrainConfig(amp="off"))
+
+
+def _join(rank: int, port: int) -> None:
+    torch.set_num_threads(1)
+    address = f"tcp://127.0.0.1:{port}"
+    distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+
+
+def _same(value: torch.Tensor) -> bool:
+    values = [torch.zeros_like(value) for _ in range(2)]
+    distributed.all_gather(values, value.detach().contiguous())
+    return torch.equal(*values)
+
+
+def _train_on_different_data(rank: int, port: int) -> None:
+    _join(rank, port)
+    state = TrainState.create(CONFIG, GroupSpec(size=32), rank=rank, world=2)
+    random = torch.Generator().manual_seed(rank)
+    batch = Batch(
+        torch.randn(4, 2, 8000, generator=random) * 0.1,
+        torch.rand(4, 6, 3, 32, 32, generator=random) * 2 - 1,
+    )
+    state.face.codes.fit(batch.frames.flatten(0, 1))  # another fit on every rank
+    assert not _same(state.face.codes.pose_mean)
+    state.distribute()
+    before = next(state.g.parameters()).clone()
+    for _ in range(2):
+        train_step(state, batch)
+    assert not torch.equal(next(state.g.parameters()), before)
+    for module in (state.g, state.d):
+        assert all(_same(value) for value in module.parameters())
+    assert all(_same(value) for value in state.face.codes.buffers())
+    distributed.destroy_process_group()
+
+
+def _miss_the_data_on_one_rank(rank: int, port: int, data: str, out: str) -> None:
+    _join(rank, port)
+    launch = Launch(CONFIG, data if rank == 0 else "/nowhere", out, "run", "sqlite:///unused.db")
+    if rank == 0:
+        train_loop(launch, torch.device("cpu"), rank, 2, None)  # returns: nothing to train with
+    else:
+        with pytest.raises(DatasetError):
+            train_loop(launch, torch.device("cpu"), rank, 2, None)
+    distributed.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_two_ranks_stay_equal() -> None:
+    multiprocessing.spawn(_train_on_different_data, (_free_port(),), 2)
+
+
+def test_a_rank_that_cannot_start_leaves_no_other_waiting(toy_data: Path, tmp_path: Path) -> None:
+    arguments = (_free_port(), str(toy_data), str(tmp_path / "run"))
+    multiprocessing.spawn(_miss_the_data_on_one_rank, arguments, 2)
+    assert not (tmp_path / "run").exists()
