@@ -11,10 +11,11 @@ import dataclasses
 import json
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tqdm import tqdm
 
@@ -23,6 +24,8 @@ from pipelines.sources import resolve
 from s2vgan import extraction, groups
 from s2vgan.errors import S2VError, SourceError
 from s2vgan.groups import DatasetInfo, GroupSpec, LedgerRow
+
+RETRIES: Final = 3  # of a video whose worker died; Ray Data's own default is to try for ever
 
 
 def extract_one(source: str, data: str, spec: GroupSpec) -> LedgerRow:
@@ -142,11 +145,14 @@ def _ray_rows(
 
     slots = workers or cluster.extract_workers()
     paths = ray.data.from_items([{"source": path} for path in todo], override_num_blocks=len(todo))
-    results = paths.map(
-        _task(data, spec),
-        num_cpus=1,
-        compute=ray.data.TaskPoolStrategy(size=slots and min(slots, len(todo))),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # max_retries has no other way in yet
+        results = paths.map(
+            _task(data, spec),
+            num_cpus=1,
+            max_retries=RETRIES,
+            compute=ray.data.TaskPoolStrategy(size=slots and min(slots, len(todo))),
+        )
     unfinished = dict.fromkeys(todo)
     reason = "often for want of memory; try fewer --workers"
     try:

@@ -68,8 +68,11 @@ def check_spec(data: str | Path, spec: GroupSpec) -> None:
     """Make sure that a dataset, if there is one, is of this spec.
 
     Raises:
-        DatasetError: if it is not; it names the fields that differ.
+        DatasetError: if it is not (it names the fields that differ), or ``data`` is a file.
     """
+    filesystem, root = groups.open_url(data)
+    if filesystem.get_file_info(root).type == pafs.FileType.File:
+        raise DatasetError(f"{data}: is a file; give a folder.")
     if not groups.has_dataset(data):
         return
     found = groups.read_dataset(data).spec.to_dict()

@@ -17,10 +17,11 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from s2vgan import __version__, tracking
 from s2vgan.errors import SourceError
 from s2vgan.media import encode_fragmented, read_audio
-from s2vgan.synthesis import Synthesizer
+from s2vgan.synthesis import Synthesizer, enlarge
 
 MAX_BODY = 64 << 20  # bytes of one request's sound file
 MAX_SECONDS = 600.0  # of its sound: a small file can hold hours
+SCALE = 4  # of the movie's pictures: players would show a face of 64 pixels as a stamp
 
 _PAGE = Path(__file__).parent / "static" / "index.html"
 _BLOCK_SECONDS = 1.0  # of speech pushed at once: the first picture leaves after as much
@@ -91,7 +92,9 @@ class Voice:
         }
 
     def movie(self, audio: np.ndarray, seed: int) -> Iterator[bytes]:
-        """Pieces of a fragmented MP4; frames are made as fast as the pieces are taken.
+        """Pieces of a fragmented MP4, its frames ``SCALE`` times as large as the model's.
+
+        Frames are made as fast as the pieces are taken.
 
         Args:
             audio: (n,) float32 mono in [-1, 1] at the spec's sample rate.
@@ -106,7 +109,8 @@ class Voice:
                 yield from stream.push(audio[start : start + block])
             yield from stream.finish()
 
-        return encode_fragmented(frames(), spec.fps, audio, spec.sample_rate)
+        large = enlarge(frames(), SCALE)
+        return encode_fragmented(large, spec.fps, audio, spec.sample_rate)
 
 
 def build(voice: Voice, max_body: int = MAX_BODY, max_seconds: float = MAX_SECONDS) -> FastAPI:

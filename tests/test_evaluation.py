@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from s2vgan.config import Config, TrainConfig
-from s2vgan.contenders import Contender, _other_speech, cut_pieces, from_data
+from s2vgan.contenders import SHUFFLED, Contender, _other_speech, cut_pieces, from_data
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError, RunError
 from s2vgan.evaluation import Evaluation, compare, evaluate
@@ -176,6 +177,30 @@ def test_wrong_speech_is_of_elsewhere_and_never_in_step() -> None:
     assert [other[0] for other in _other_speech(speech, 5)] == [other[0] for other in wrong]
     [alone] = _other_speech(speech[:1], 5)
     assert alone[0] == 50
+    [nowhere] = _other_speech([np.arange(5)], 5)
+    assert not len(nowhere)
+
+
+def test_one_group_has_no_wrong_speech_and_no_such_control(dataset: GroupDataset) -> None:
+    contender = Contender("oracle", "runs/oracle", 7, 0.15, Oracle(dataset))
+    found = compare(dataset, [contender], Instruments(), np.arange(40), np.arange(50, 51))
+    assert row(found, SHUFFLED, "train")
+    assert {row["split"] for row in found.metrics["rows"] if row["name"] == SHUFFLED} == {"train"}
+
+
+def test_both_splits_are_cut_alike(dataset: GroupDataset) -> None:
+    """mouth_r is centred in each piece: the same rows must score the same as either split."""
+    rows, random = np.arange(100), np.random.default_rng(0)
+    frames = random.permutation(dataset.frames.reshape(-1, 32, 32, 3))
+    other = replace(dataset, frames=frames.reshape(dataset.frames.shape))
+    contender = Contender("other", "runs/other", 7, 0.15, Oracle(other))
+    found = compare(dataset, [contender], Instruments(), rows, rows)
+    for name in ("mouth_r", "mouth_amplitude"):
+        first, second = (
+            row(found, "other", split, pose="reference")["metrics"][name]
+            for split in ("heldout", "train")
+        )
+        assert first == second
 
 
 def test_still_controls_are_of_the_video_they_answer_for(tmp_path: Path) -> None:
@@ -217,11 +242,51 @@ def test_truth_of_another_video_is_not_believed(
     assert not ruler.calibrated and "do not fit" in ruler.sentence
 
 
+def test_truth_that_stands_still_on_held_out_time_cannot_check_the_ruler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s2vgan.evaluation.find_trunk", lambda trunk: None)
+    dataset = write_talking(tmp_path / "data", (20,))
+    path = tmp_path / "data" / "video0.openings.parquet"
+    table = pq.read_table(path).to_pydict()
+    held_out = dataset.split(0.15)[1]
+    table["opening"][3 * held_out[0] :] = [0.5] * (3 * len(held_out))
+    pq.write_table(pa.table(table), path)
+    found = evaluate(tmp_path / "data", [], tmp_path / "report")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    written = (tmp_path / "report" / "metrics.json").read_text()
+    opening = json.loads(written, parse_constant=refuse)["opening"]
+    assert opening == {"estimator": "calibrated", "r_truth": None, "r_truth_luma": None}
+    assert not any("do not fit" in note for note in found.notes)
+
+
+def test_too_little_truth_is_told_apart_from_none(
+    data: Path, dataset: GroupDataset, tmp_path: Path
+) -> None:
+    table = pq.read_table(data / "video0.openings.parquet").to_pydict()
+    few = tmp_path / "few.parquet"
+    opening = [value if frame < 90 else np.nan for frame, value in enumerate(table["opening"])]
+    pq.write_table(pa.table(table | {"opening": opening}), few)
+    still = tmp_path / "still.parquet"
+    pq.write_table(pa.table(table | {"opening": [0.5] * len(opening)}), still)
+    for path in (few, still):
+        ruler = make_ruler(dataset, data, path, *dataset.split(0.15))
+        assert not ruler.calibrated and "too few true openings" in ruler.sentence
+    empty = tmp_path / "empty.parquet"
+    pq.write_table(pq.read_table(still).slice(0, 0), empty)
+    with pytest.raises(DatasetError, match=r"empty\.parquet: holds no row\."):
+        make_ruler(dataset, data, empty, *dataset.split(0.15))
+
+
 def test_the_ruler_is_luma_where_there_is_no_truth(tmp_path: Path) -> None:
     dataset = write_talking(tmp_path / "data", (6,))
     (tmp_path / "data" / "video0.openings.parquet").unlink()
     ruler = make_ruler(dataset, tmp_path / "data", None, *dataset.split(0.15))
     assert ruler.to_dict() == {"estimator": "luma", "r_truth": None, "r_truth_luma": None}
+    assert "no true openings" in ruler.sentence
 
 
 def test_evaluate_without_runs_writes_the_controls_and_says_what_is_missing(
@@ -275,7 +340,9 @@ def test_runs_are_named_apart_and_those_that_do_not_fit_are_noted(
     assert list(found.runs) == ["run", "b/run"]
     assert row(found, "b/run", pose="true")["seed"] == 3
     assert any("large is left out" in note and "size=64" in note for note in found.notes)
-    assert any("b/run was trained on another dataset" in note for note in found.notes)
+    assert (
+        "b/run was trained on another dataset: which of these rows it has seen is not known."
+    ) in found.notes
     # Held-out time is what neither saw, the last 15 %.
     assert row(found, "run", pose="true")["n"] == 3 * len(dataset.split(0.15)[1])
     with pytest.raises(RunError, match="other runs"):

@@ -40,7 +40,7 @@ def talking(count: int = 90, size: int = 64, seed: int = 0) -> tuple[np.ndarray,
     frames[:, rows, columns] += sway[:, None, None, None]
     rows, columns = MOUTH.slices(size)
     middle = (rows.start + rows.stop) / 2
-    distance = np.abs(np.arange(size) - middle)[None, :] / (size / 10)
+    distance = np.abs(np.arange(size) - middle)[None, :] / (size / 16)  # half the region at most
     inside = 1 / (1 + np.exp((distance - opening[:, None]) * 12))  # soft edged lips
     frames[:, :, columns] *= 1 - 0.8 * inside[:, :, None, None]
     return frames.clip(0, 255).astype(np.uint8), opening
@@ -217,6 +217,21 @@ def test_score_ranks_a_working_model_first(face: tuple[np.ndarray, np.ndarray]) 
     assert scores["perfect"] == pytest.approx(1)
     assert scores["weak"] > 1.5 * max(scores[name] for name in list(ranked)[2:])
     assert 0 < score({}) < 0.02
+
+
+def test_values_lie_in_the_declared_ranges(face: tuple[np.ndarray, np.ndarray]) -> None:
+    random = np.random.default_rng(0)
+    checked = set()
+    for seed in range(8):
+        frames, _ = talking(48, seed=seed)
+        noise = random.integers(0, 256, frames.shape, dtype=np.uint8)
+        for made, real in ((noise, frames), (255 - frames, frames), (frames, frames)):
+            for name, value in values([Stretch(made, real)]).items():
+                checked.add(name)
+                assert METRICS[name].low <= value <= METRICS[name].high, (name, value)
+    assert checked == METRICS.keys() - {"lpips"}
+    doubled = np.array([[3.0, 3.0, 3.0 + 1e-15]])  # rounding, as sums of many products have it
+    assert METRICS["mouth_r"].combine(doubled) == 1
 
 
 def test_metrics_declare_themselves() -> None:

@@ -97,13 +97,41 @@ def test_the_best_value_is_bold_and_noise_never_is(evaluation: Evaluation) -> No
     assert table.count("Held-out time") == table.count("Training time") == 1
 
 
+def test_noise_is_not_bold_where_it_looks_like_the_best() -> None:
+    rows = [
+        {
+            "name": name,
+            "run": None,
+            "kind": "control",
+            "split": "train",
+            "n": 3,
+            "metrics": {"flicker": {"value": value, "ci_low": None, "ci_high": None}},
+        }
+        for name, value in (("mean_face", 0.99), ("alike", 0.991), ("noise", 0.99))
+    ]
+    lines = text_table({"rows": rows}).splitlines()
+    assert [("**" in line) for line in lines[-3:]] == [True, True, False]
+
+
+def test_a_video_cut_for_its_size_says_how_long_it_is(
+    evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("s2vgan.report.VIDEO_BYTES", 1)
+    words = Page(write_report(evaluation, tmp_path).read_text()).words
+    [caption] = [" ".join(text.split()) for text in words if text.startswith("From the left")]
+    assert caption.endswith("Held-out time, 1 s.")
+    assert any(text.startswith("The same instants") and "6 s." in text for text in words)
+
+
 def test_the_video_has_every_column_and_its_sound(evaluation: Evaluation, tmp_path: Path) -> None:
     from s2vgan.report import _video
 
     showcase = evaluation.showcase
     models = [shown for shown in showcase.exhibits if shown.entry.kind == "model"]
     path = tmp_path / "video.mp4"
-    path.write_bytes(_video(evaluation, models))
+    content, kept = _video(evaluation, models)
+    path.write_bytes(content)
+    assert kept == len(showcase.real)
     found = probe(path)
     assert (found.width, found.height) == (3 * 256, 256)
     assert found.seconds == pytest.approx(len(showcase.real) / 30, abs=0.1)

@@ -95,6 +95,17 @@ def test_a_run_is_gone_on_with(store: str) -> None:
     assert [item.value for item in client.get_metric_history(run_id, "loss_g")] == [2.0, 1.0]
 
 
+def test_a_run_that_the_store_does_not_know_is_begun_anew(store: str) -> None:
+    tracker = tracking.Tracker()
+    run_id = tracker.start("again", {"a": 1}, run_id="0123456789abcdef" * 2)
+    assert run_id is not None and run_id != "0123456789abcdef" * 2
+    tracker.log_metrics({"loss_g": 1.0}, 2)
+    tracker.finish()
+    run = connect(store).get_run(run_id)
+    assert run.info.status == "FINISHED" and run.data.params == {"a": "1"}
+    assert run.data.metrics == {"loss_g": 1.0}
+
+
 def test_a_sweep_is_a_parent_and_closes_what_its_trials_left_open(store: str) -> None:
     sweep = tracking.Tracker()
     parent = sweep.start("sweep", {})
@@ -124,6 +135,7 @@ def test_a_dead_server_is_told_once_and_harms_nothing(
         with caplog.at_level(logging.WARNING, logger="s2vgan"):
             assert tracker.start("first", {"a": 1}) is None
             tracker.log_metrics({"loss_g": 1.0}, 1)
+            assert not tracker._pending, "nothing is kept for a run that there is not"
             tracker.log_file(tmp_path)
             tracker.log_input("0" * 64, "demo")
             tracker.finish()

@@ -29,8 +29,19 @@ from s2vgan import cluster, tracking
 from s2vgan.cli import config_of
 from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
 from s2vgan.errors import ConfigError, S2VError
+from s2vgan.files import write_text
 from s2vgan.train import check, fit, make_trainer
-from tune.trials import METRIC, RESULT_FILE, RUNS_FOLDER, Trial, collect, promote, table, trial_name
+from tune.trials import (
+    METRIC,
+    RESULT_FILE,
+    RUNS_FOLDER,
+    Trial,
+    collect,
+    is_champion,
+    promote,
+    table,
+    trial_name,
+)
 
 REDUCTION = 3  # ASHA lets the best third of the trials pass each rung
 GRACE = 3  # evaluations that every trial gets before the first rung
@@ -104,8 +115,7 @@ def run_trial(
     params = space["point"]
     config = trial_config(Config.from_dict(base), params)
     run = Path(runs) / trial_name(params)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    write_text(run / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
     # Without this callback the scheduler would see a trial's last reading only.
     callbacks = [TuneReportCallback()]
     trainer = make_trainer(
@@ -166,11 +176,38 @@ def run(sweep: Sweep, out: str | Path) -> list[Trial]:
     for params in sweep.points:  # refuse here what would fail in a trial
         config = trial_config(sweep.config, params)
         info = check(config, sweep.data, folder, sweep.workers, resume=False)
-    store = tracking.tracking_uri()
-    tracker = tracking.Tracker(uri=store)
+    share = sweep.config.train.held_out
+    if not any(int(count * share) for count in info.groups.values()):
+        raise ConfigError(
+            f"{sweep.data}: too short to hold {share:.0%} out, which trials are compared on; "
+            "extract more video or raise train.held_out."
+        )
+    tracker = tracking.Tracker()
     parent = _parent_run(sweep, folder, tracker)
-    tracker.log_input(info.sha256, Path(sweep.data).name, sweep.data)
+    try:
+        tracker.log_input(info.sha256, Path(sweep.data).name, sweep.data)
+        results = _fit(sweep, folder, tracker.uri, parent)
+    except BaseException:
+        tracker.close_children()
+        tracker.finish("KILLED")
+        raise
+    tracker.close_children()
+    failed = {
+        trial_name(item.config["point"]): item.error
+        for item in results
+        if item.error is not None and item.config is not None
+    }
+    trials = collect(sweep.points, folder, sweep.config.train, failed)
+    best = next((trial for trial in trials if trial.readings), None)
+    if best:
+        tracker.log_metrics(best.readings, best.step)
+        tracker.set_tag("winner", best.name)
+    tracker.finish("FINISHED" if best else "FAILED")
+    return trials
 
+
+def _fit(sweep: Sweep, folder: Path, store: str, parent: str | None) -> list[tune.Result]:
+    """The results of all trials; Ray Tune ends quietly on Ctrl-C, this does not."""
     _quiet()
     cluster.connect()
     slots = cluster.trial_slots(sweep.workers, gpu=ray.cluster_resources().get("GPU", 0) > 0)
@@ -191,31 +228,7 @@ def run(sweep: Sweep, out: str | Path) -> list[Trial]:
         ),
         {"CPU": cluster.TRIAL_CPU},
     )
-    tuner = _tuner(sweep, folder, trainable, slots)
-    try:
-        results = _fit(tuner)
-    except BaseException:
-        tracker.close_children()
-        tracker.finish("KILLED")
-        raise
-    tracker.close_children()
-    failed = {
-        trial_name(item.config["point"]): item.error
-        for item in results
-        if item.error is not None and item.config is not None
-    }
-    trials = collect(sweep.points, folder, sweep.config.train, failed)
-    best = next((trial for trial in trials if trial.readings), None)
-    if best:
-        tracker.log_metrics(best.readings, best.step)
-        tracker.set_tag("winner", best.name)
-    tracker.finish("FINISHED" if best else "FAILED")
-    return trials
-
-
-def _fit(tuner: tune.Tuner) -> list[tune.Result]:
-    """The results of all trials; Ray Tune ends quietly on Ctrl-C, this does not."""
-    grid = tuner.fit()
+    grid = _tuner(sweep, folder, trainable, slots).fit()
     results = [grid[number] for number in range(len(grid))]
     if not all(item.error or (item.metrics or {}).get("done") for item in results):
         raise KeyboardInterrupt
@@ -243,9 +256,8 @@ def _parent_run(sweep: Sweep, folder: Path, tracker: tracking.Tracker) -> str | 
     parent = tracker.start(
         folder.name, wanted, {"sweep_folder": str(folder)}, run_id=known.get("mlflow_run")
     )
-    folder.mkdir(parents=True, exist_ok=True)
     content = {"settings": wanted, "mlflow_run": parent}
-    file.write_text(json.dumps(content, indent=2) + "\n")
+    write_text(file, json.dumps(content, indent=2) + "\n")
     return parent
 
 
@@ -321,6 +333,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.workers,
         )
         trials = run(sweep, arguments.out)
+        print(table(trials), flush=True)
         best, version = promote(trials, arguments.out)
     except S2VError as error:
         print(f"sweep: {error}", file=sys.stderr)
@@ -328,10 +341,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("sweep: interrupted; the same command goes on with it.", file=sys.stderr)
         return 130
-    print(table(trials))
     print(f"The best model is {best.name}, in {arguments.out / RUNS_FOLDER / best.name}.")
     if version:
-        print(f"It is models:/{tracking.MODEL}/{version} and now {tracking.CHAMPION}.")
+        champion = f" and is now {tracking.CHAMPION}" if is_champion(version) else ""
+        print(f"It was registered as models:/{tracking.MODEL}/{version}{champion}.")
     print(f"All trials are in {arguments.out / RESULT_FILE} and in MLflow.")
     return 0
 

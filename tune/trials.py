@@ -10,6 +10,7 @@ from typing import Any, Literal
 from s2vgan import artifact, tracking
 from s2vgan.config import TrainConfig
 from s2vgan.errors import RunError
+from s2vgan.files import write_text
 from s2vgan.runlog import read_log
 
 METRIC = "val/score"  # higher is better; defined in s2vgan/metrics
@@ -90,13 +91,15 @@ def _read(
 
 
 def promote(trials: Sequence[Trial], out: str | Path) -> tuple[Trial, str | None]:
-    """Register the best trial's model as the champion, and write SWEEP/trials.json.
+    """Write SWEEP/trials.json, and register the best trial's model as the champion.
+
+    The same winner is registered once in each MLflow store.
 
     Returns:
         The winner, and its registered version; None where MLflow did not track the run.
 
     Raises:
-        RunError: if no trial gave a model.
+        RunError: if no trial gave a model, or MLflow refuses it; trials.json is then there.
     """
     folder = Path(out).absolute()
     best = next((trial for trial in trials if trial.readings), None)
@@ -107,20 +110,29 @@ def promote(trials: Sequence[Trial], out: str | Path) -> tuple[Trial, str | None
     mlflow_run = json.loads((model / "manifest.json").read_text())["mlflow_run"]
     file = folder / RESULT_FILE
     before = json.loads(file.read_text()) if file.is_file() else {}
-    version: str | None = before.get("version")
-    if before.get("winner") != best.name or version is None:
-        version = tracking.register(model, mlflow_run, best.readings) if mlflow_run else None
-    content = {
+    store = tracking.tracking_uri()
+    same = (before.get("winner"), before.get("mlflow")) == (best.name, store)
+    content: dict[str, Any] = {
         "metric": METRIC,
         "winner": best.name,
         "model": str(model),
-        "version": version,
+        "mlflow": store,
+        "version": before["version"] if same else None,
         "trials": [dataclasses.asdict(trial) for trial in trials],
     }
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(file)
-    return best, version
+    write_text(file, json.dumps(content, indent=2) + "\n")
+    if content["version"] is None and mlflow_run:
+        content["version"] = tracking.register(model, mlflow_run, best.readings)
+        write_text(file, json.dumps(content, indent=2) + "\n")
+    return best, content["version"]
+
+
+def is_champion(version: str) -> bool:
+    """Whether the champion is this version: it may have been registered before another."""
+    try:
+        return tracking.resolve(tracking.CHAMPION) == f"models:/{tracking.MODEL}/{version}"
+    except RunError:
+        return False
 
 
 def table(trials: Sequence[Trial]) -> str:

@@ -35,7 +35,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 class Tracker:
     """One MLflow run. No failure of MLflow reaches the caller.
 
-    The first failure is told in one sentence; metrics are kept and sent when MLflow answers again.
+    The first failure is told in one sentence. If :meth:`start` failed, the run stays untracked
+    and all else does nothing; metrics of a later outage are kept and sent when MLflow answers
+    again.
 
     Attributes:
         uri: of the store.
@@ -66,7 +68,8 @@ class Tracker:
             config: parameters, nested or flat.
             tags: such as ``run_folder``; ``git_commit`` is shown as the run's source version.
             parent: id of the run that this one is shown below (a sweep's).
-            run_id: of a run to go on with; its parameters stay as they are.
+            run_id: of a run to go on with; its parameters stay as they are. If the store does not
+                know it (any more), a new run is opened.
 
         Returns:
             The run's id, or None if MLflow failed.
@@ -76,8 +79,7 @@ class Tracker:
             from mlflow.entities import Param
             from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID
 
-            if run_id is not None:
-                client.update_run(run_id, status="RUNNING")
+            if run_id is not None and _reopen(client, run_id):
                 self.run_id = run_id
                 return
             labels = dict(tags or {})
@@ -97,6 +99,8 @@ class Tracker:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Log numbers at a step."""
+        if self.run_id is None:
+            return
         now = int(time.time() * 1000)
         self._pending += [(name, float(value), now, step) for name, value in metrics.items()]
         self._send()
@@ -170,8 +174,7 @@ class Tracker:
                 client.log_batch(str(self.run_id), metrics=[Metric(*item) for item in part])
                 del self._pending[: len(part)]
 
-        if self.run_id is not None:
-            self._attempt(send)
+        self._attempt(send)
 
     def _attempt(self, action: "Callable[[MlflowClient], object]") -> None:
         """Do something with MLflow unless it failed a moment ago; never raise."""
@@ -191,6 +194,19 @@ class Tracker:
                     self.uri,
                     first_line(error),
                 )
+
+
+def _reopen(client: "MlflowClient", run_id: str) -> bool:
+    """Whether the store knows the run, which is then running again."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.update_run(run_id, status="RUNNING")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
 
 
 def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:

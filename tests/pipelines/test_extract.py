@@ -88,8 +88,9 @@ def test_a_folder_that_cannot_be_is_a_sentence(
 ) -> None:
     (tmp_path / "file").write_text("I am no folder.\n")
     assert main(good, "--out", tmp_path / "file") == 2
-    said = capsys.readouterr().err
-    assert "check --out" in said and "Traceback" not in said
+    assert "is a file; give a folder" in capsys.readouterr().err
+    assert main(good, tmp_path / "none.mp4", "--out", tmp_path / "file" / "data") == 2
+    assert "the extraction stopped (" in capsys.readouterr().err
 
 
 def test_wrong_arguments(tmp_path: Path, good: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from s2vgan import cluster
 from s2vgan.config import Config
+from s2vgan.errors import RunError, ServiceError
+from s2vgan.tracking.store import connect
 from tune import sweep
 from tune.sweep import Sweep, main, trial_config
-from tune.trials import trial_name
+from tune.trials import METRIC, Trial, table, trial_name
 
 
 def test_every_pair_of_rates_runs_with_each_kind() -> None:
@@ -58,6 +61,7 @@ def test_the_command_line_reaches_the_sweep(
         ("--workers 5", "shared out evenly"),
         ("--data nowhere", "no dataset here"),
         ("--train.batch 3", "not a multiple"),
+        ("--train.held_out 0.01", "too short to hold 1% out"),
     ],
 )
 def test_what_cannot_run_is_a_sentence_before_anything_starts(
@@ -80,6 +84,48 @@ def test_a_folder_holds_one_sweep(
     (tmp_path / "sweep.json").write_text(json.dumps({"settings": settings, "mlflow_run": None}))
     assert main(["--data", str(toy_data), "--out", str(tmp_path), "--lr-g", "1e-2"]) == 2
     assert "another lr_g" in capsys.readouterr().err
+
+
+def test_a_sweep_that_cannot_start_ray_closes_its_run(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+
+    def connect_to_ray() -> None:
+        raise ServiceError("no cluster here")
+
+    monkeypatch.setattr(cluster, "connect", connect_to_ray)
+    with pytest.raises(ServiceError, match="no cluster here"):
+        sweep.run(Sweep(Config(), str(toy_data)), tmp_path / "sweep")
+    parent = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["mlflow_run"]
+    assert connect(store).get_run(parent).info.status == "KILLED"
+
+
+def test_the_table_is_printed_before_mlflow_is_asked(
+    toy_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = [Trial("a", {}, "done", 10, {METRIC: 0.5})]
+    monkeypatch.setattr(sweep, "run", lambda *_: found)
+    words = ["--data", str(toy_data), "--out", str(tmp_path)]
+
+    def refuse(*_: object) -> None:
+        raise RunError("cannot be registered")
+
+    monkeypatch.setattr(sweep, "promote", refuse)
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert table(found) in said.out and "cannot be registered" in said.err
+    monkeypatch.setattr(sweep, "promote", lambda *_: (found[0], "1"))
+    for champion in (True, False):
+        monkeypatch.setattr(sweep, "is_champion", lambda _, answer=champion: answer)
+        assert main(words) == 0
+        said = capsys.readouterr()
+        assert "models:/s2vgan/1" in said.out
+        assert ("is now" in said.out) == champion
 
 
 def test_names_stay_apart() -> None:

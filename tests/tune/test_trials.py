@@ -8,7 +8,7 @@ from s2vgan import tracking
 from s2vgan.config import TrainConfig
 from s2vgan.errors import RunError
 from s2vgan.runlog import RunLog
-from tune.trials import METRIC, Trial, collect, promote, table, trial_name
+from tune.trials import METRIC, Trial, collect, is_champion, promote, table, trial_name
 
 POINTS: list[dict[str, Any]] = [
     {"kind": kind, "lr_g": lr_g, "lr_d": 1e-4}
@@ -90,6 +90,41 @@ def test_the_best_is_promoted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert calls == [("a", "run of a", {METRIC: 0.5}), ("b", "run of b", {METRIC: 0.1})]
     written = json.loads((tmp_path / "trials.json").read_text())
     assert written["winner"] == "b" and len(written["trials"]) == 2
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
+    assert promote(trials[::-1], tmp_path) == (trials[1], "3"), "another store has none yet"
+    assert not is_champion("3"), "that store was never asked to register it"
+
+
+def test_the_trials_are_kept_where_mlflow_refuses_the_winner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def register(*_: object) -> str:
+        raise RunError("cannot be registered")
+
+    monkeypatch.setattr(tracking, "register", register)
+    model = tmp_path / "trials" / "a" / "model"
+    model.mkdir(parents=True)
+    (model / "manifest.json").write_text(json.dumps({"mlflow_run": "run of a"}))
+    with pytest.raises(RunError, match="cannot be registered"):
+        promote([Trial("a", {}, "done", 10, {METRIC: 0.5})], tmp_path)
+    written = json.loads((tmp_path / "trials.json").read_text())
+    assert written["winner"] == "a" and written["version"] is None
+
+
+def test_a_version_is_the_champion_until_another_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert not is_champion("1")
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "manifest.json").write_text("{}")
+    run_id = tracking.Tracker().start("run", {})
+    assert run_id is not None
+    for version in ("1", "2"):
+        assert tracking.register(model, run_id, {}) == version
+        assert is_champion(version)
+    assert not is_champion("1")
 
 
 def test_no_model_no_champion(tmp_path: Path) -> None:
