@@ -46,12 +46,6 @@ def clips() -> Path:
 
 
 @pytest.fixture(scope="session")
-def speech() -> Path:
-    """Folder of real speech, 16 kHz WAV."""
-    return _existing("S2VGAN_SPEECH", SHARED / "speech", "real speech")
-
-
-@pytest.fixture(scope="session")
 def lpips_trunk() -> Path:
     """Weights of LPIPS's AlexNet trunk."""
     default = SHARED / "weights" / "alexnet_features.safetensors"
