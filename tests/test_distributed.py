@@ -67,6 +67,7 @@ def _free_port() -> int:
 
 
 def test_two_ranks_stay_equal() -> None:
+    # An assertion that fails in one of the processes is raised again here.
     multiprocessing.spawn(_train_on_different_data, (_free_port(),), 2)
 
 
