@@ -19,9 +19,9 @@ from _report import report
 
 from s2vgan.artifact import LoadedModel
 from s2vgan.config import Config
-from s2vgan.groups import GroupSpec
 from s2vgan.media import encode_fragmented
 from s2vgan.models import TalkingFace
+from s2vgan.spec import GroupSpec
 from s2vgan.synthesis import Synthesizer
 
 SECONDS = 10

@@ -2,101 +2,43 @@
 
     python pipelines/download.py videos.txt --out VIDEOS
 
-A link's file is named by the link's hash, so what is there is not fetched again. Links are
+VIDEOS/archive holds a record of each link: the file that it gave, or why it gave none. Links are
 data: only https to allow-listed hosts, and no option reaches yt-dlp from the list.
 """
 
 import argparse
-import hashlib
-import shutil
+import contextlib
+import dataclasses
 import sys
-from collections.abc import Collection, Iterable, Sequence
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Literal
 
-from pipelines.sources import VIDEO_SUFFIXES, read_list
+from tqdm import tqdm
+
+from pipelines import archive, fetching
+from pipelines.policy import Policy
+from pipelines.sources import read_list
 from s2vgan.errors import S2VError, SourceError
-from s2vgan.media import MAX_SECONDS
-
-HOSTS: Final = ("youtube.com", "www.youtube.com", "m.youtube.com", "youtu.be")
-MAX_HEIGHT: Final = 720  # more pixels give no better 64x64 faces
-MAX_BYTES: Final = 4 << 30
-
-
-def check_link(link: str, hosts: Collection[str] = HOSTS) -> None:
-    """Make sure that a link may be fetched.
-
-    Raises:
-        SourceError: unless it is https to one of the hosts, with no user name and usual port.
-    """
-    try:
-        parts = urlsplit(link)
-        plain = parts.username is None and parts.port in (None, 443)
-    except ValueError as error:
-        raise SourceError(f"{link}: not a link ({error}).") from error
-    if parts.scheme != "https" or not plain or parts.hostname not in hosts:
-        raise SourceError(
-            f"{link}: only https links to {', '.join(sorted(hosts))} are downloaded; "
-            "fetch the file yourself and give its path."
-        )
-
-
-def stem(link: str) -> str:
-    """Name of a link's file, without its suffix."""
-    return "link-" + hashlib.sha256(link.encode()).hexdigest()[:16]
-
-
-def present(link: str, out: Path) -> Path | None:
-    """The file of a link that was fetched before."""
-    candidates = (out / (stem(link) + suffix) for suffix in VIDEO_SUFFIXES)
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def options(link: str, out: Path, cookies: Path | None = None) -> dict[str, Any]:
-    """What yt-dlp is told for one link; nothing but the file's name depends on the link."""
-    best = f"b[height<={MAX_HEIGHT}]"
-    if shutil.which("ffmpeg"):  # yt-dlp needs it to join separate picture and sound
-        best = f"bv*[height<={MAX_HEIGHT}]+ba/{best}"
-    return {
-        "format": best,
-        "outtmpl": {"default": str(out / f"{stem(link)}.%(ext)s")},
-        "allowed_extractors": ["youtube"],
-        "noplaylist": True,
-        "match_filter": _short_enough,
-        "max_filesize": MAX_BYTES,
-        "retries": 5,
-        "fragment_retries": 5,
-        "sleep_interval": 2,
-        "max_sleep_interval": 6,
-        "socket_timeout": 30,
-        "cachedir": False,
-        "cookiefile": None if cookies is None else str(cookies),
-        "quiet": True,
-        "no_warnings": True,
-        "noprogress": True,
-    }
-
-
-def _short_enough(info: dict[str, Any], *, incomplete: bool = False) -> str | None:
-    """yt-dlp's filter: None to go on, else why not."""
-    if info.get("is_live"):
-        return "a live stream has no end"
-    if (info.get("duration") or 0) > MAX_SECONDS:
-        return f"longer than {MAX_SECONDS} s"
-    return None
 
 
 def fetch(
-    link: str, out: str | Path, *, cookies: Path | None = None, hosts: Collection[str] = HOSTS
+    link: str,
+    out: str | Path,
+    policy: Policy | None = None,
+    progress: Callable[[int], object] = lambda count: None,
 ) -> Path:
-    """Download the video of one link, unless it is there.
+    """Download the video of one link, unless it is there; the archive tells what became of it.
+
+    Another process that fetches the same link into the same folder is waited for.
 
     Args:
         link: https link to an allowed host.
         out: folder for the video.
-        cookies: file in Netscape's format, for videos that want a login.
-        hosts: that links may point to.
+        policy: what is allowed; None for the usual.
+        progress: is told the number of bytes as they come.
 
     Returns:
         Path of the video.
@@ -104,70 +46,135 @@ def fetch(
     Raises:
         SourceError: if the link is not allowed, or cannot be downloaded.
     """
-    check_link(link, hosts)
-    out = Path(out)
-    done = present(link, out)
-    if done is not None:
-        return done
+    out, policy = Path(out), policy or Policy()
     try:
-        import yt_dlp
-    except ImportError as error:
-        raise SourceError(
-            f"{link}: downloading needs yt-dlp; install it with `pip install -e '.[download]'`."
-        ) from error
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with yt_dlp.YoutubeDL(options(link, out, cookies)) as client:
-            client.extract_info(link, download=True)
-    except (yt_dlp.utils.YoutubeDLError, OSError) as error:
-        raise SourceError(f"{link}: cannot be downloaded ({error}).") from error
-    done = present(link, out)
-    if done is None:
-        raise SourceError(
-            f"{link}: gave no video (a live stream, longer than {MAX_SECONDS} s, or larger than "
-            f"{MAX_BYTES >> 30} GB)."
-        )
-    return done
+        policy.check_link(link)
+        done = archive.present(link, out)
+        if done is not None:
+            return done
+        with archive.alone(link, out) as folder:
+            done = archive.present(link, out)  # another process may have been faster
+            if done is not None:
+                return done
+            found = fetching.download(link, folder, policy, progress)
+            return archive.keep(link, found, out)
+    except SourceError as error:
+        reason = str(error).removeprefix(f"{link}: ")
+        with contextlib.suppress(OSError):  # the failure itself matters more
+            archive.note_failure(link, reason, out)
+        raise
+    except OSError as error:
+        raise SourceError(f"{link}: cannot be kept in {out} ({error}).") from error
+
+
+Outcome = tuple[str, Literal["ok", "kept", "failed"], Path | None, str]
 
 
 def fetch_all(
-    links: Iterable[str], out: str | Path, *, cookies: Path | None = None
-) -> dict[str, Path | SourceError]:
-    """Download links one after another; a link that fails does not stop the others."""
-    results: dict[str, Path | SourceError] = {}
-    for link in links:
+    links: Sequence[str], out: str | Path, policy: Policy | None = None, jobs: int = 1
+) -> list[Outcome]:
+    """Download links, with a progress bar; one that fails does not stop the others.
+
+    Args:
+        links: each once.
+        out: folder for the videos.
+        policy: what is allowed; None for the usual.
+        jobs: links at a time.
+
+    Returns:
+        For each link, as they are done: the link, what became of it (``kept`` was there), its
+        file, and the reason if it failed.
+    """
+
+    def one(link: str) -> Outcome:
+        known = archive.present(link, out)
+        if known is not None:
+            return link, "kept", known, ""
         try:
-            results[link] = fetch(link, out, cookies=cookies)
+            return link, "ok", fetch(link, out, policy, arrived), ""
         except SourceError as error:
-            results[link] = error
-    return results
+            return link, "failed", None, str(error)
+
+    total, started = 0, time.monotonic()
+    shown = started
+
+    def arrived(count: int) -> None:
+        nonlocal total, shown
+        total += count
+        now = time.monotonic()
+        if now > shown + 0.2:
+            shown = now
+            rate = total / (now - started)
+            bar.set_postfix_str(f"{total / 1e6:.0f} MB, {rate / 1e6:.1f} MB/s")
+
+    outcomes = []
+    with tqdm(total=len(links), unit="video") as bar, ThreadPool(jobs) as pool:
+        for outcome in pool.imap_unordered(one, links):
+            outcomes.append(outcome)
+            bar.update()
+    return outcomes
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """The table at the end, and why links failed."""
+    lines = [f"{'status':<8}{'videos':>8}{'MB':>10}"]
+    for status in ("ok", "kept", "failed"):
+        paths = [path for _, found, path, _ in outcomes if found == status]
+        size = sum(path.stat().st_size for path in paths if path is not None and path.is_file())
+        if paths:
+            lines.append(f"{status:<8}{len(paths):>8}{size / 1e6:>10.1f}")
+    lines += [f"failed: {reason}" for _, status, _, reason in outcomes if status == "failed"]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None, policy: Policy | None = None) -> int:
     """Download the links of a list; 0 if a video is there in the end, else 2."""
+    policy = policy or Policy()
     parser = argparse.ArgumentParser(
         prog="download.py",
-        description="Download the YouTube links of a list, at most 720p. What is there is kept.",
+        description="Download the YouTube links of a list, at most 720p. What is there is kept; "
+        "running it again fetches what is missing.",
         epilog="Download only what you may use; the speaker's consent is yours to have.",
     )
     parser.add_argument("list", help=".txt file with one https link a line; # starts a comment")
     parser.add_argument("--out", required=True, type=Path, help="folder for the videos")
     parser.add_argument("--cookies", type=Path, help="cookie file (Netscape format) for yt-dlp")
+    parser.add_argument(
+        "--sleep",
+        type=float,
+        metavar="S",
+        help=f"shortest wait before a download, in seconds; the longest is three times as long "
+        f"(default: {policy.pause[0]:g})",
+    )
+    parser.add_argument(
+        "--retries",
+        type=int,
+        default=policy.retries,
+        help="after a failure of the network (default: %(default)s)",
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="links at a time (default: 1)")
     given = parser.parse_args(argv)
+    if (given.sleep or 0) < 0 or given.retries < 0 or given.jobs < 1:
+        parser.error("use 0 or more for --sleep and --retries, and 1 or more for --jobs")
+    pause = policy.pause if given.sleep is None else (given.sleep, 3 * given.sleep)
+    policy = dataclasses.replace(
+        policy, cookies=given.cookies or policy.cookies, retries=given.retries, pause=pause
+    )
     try:
-        links = [line for line in read_list(given.list) if "://" in line]
+        fetching.read_cookies(policy)
+        entries = read_list(given.list)
+        links = list(dict.fromkeys(entry.location for entry in entries if entry.is_link))
         if not links:
             raise SourceError(f"{given.list}: holds no link; write one https link a line.")
+        outcomes = fetch_all(links, given.out, policy, given.jobs)
     except S2VError as error:
         print(error, file=sys.stderr)
         return 2
-    results = fetch_all(dict.fromkeys(links), given.out, cookies=given.cookies)
-    for link, result in results.items():
-        if isinstance(result, SourceError):
-            print(result, file=sys.stderr)
-        else:
-            print(f"{result}\t{link}")
-    return 0 if any(isinstance(result, Path) for result in results.values()) else 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with what is missing.", file=sys.stderr)
+        return 130
+    print(summary(outcomes))
+    return 0 if any(path is not None for _, _, path, _ in outcomes) else 2
 
 
 if __name__ == "__main__":

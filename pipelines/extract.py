@@ -2,8 +2,8 @@
 
     python pipelines/extract.py SOURCE... --out DATA
 
-No frame travels between operators: a task decodes, detects, crops and writes one video, and
-hands back its ledger row. What is done already is not done again.
+No frame travels between operators: a task decodes, detects, crops and writes one video, or one
+span of a long one, and hands back what it counted. What is done already is not done again.
 """
 
 import argparse
@@ -12,99 +12,89 @@ import json
 import sys
 import time
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from tqdm import tqdm
 
 from pipelines import download
+from pipelines.download import Policy
 from pipelines.sources import resolve
-from s2vgan import extraction, groups
+from pipelines.stages import Stages
+from s2vgan import extraction, ledger, overview, storage
 from s2vgan.errors import S2VError, SourceError
-from s2vgan.groups import DatasetInfo, GroupSpec, LedgerRow
+from s2vgan.extraction import Job, Options
+from s2vgan.ledger import DatasetInfo, LedgerRow
+from s2vgan.source import Source
+from s2vgan.spec import CropMode, FaceChoice, GroupSpec
 
 RETRIES: Final = 3  # of a video whose worker died; Ray Data's own default is to try for ever
-
-
-def extract_one(source: str, data: str, spec: GroupSpec) -> LedgerRow:
-    """One video; whatever happens, the job goes on.
-
-    Returns:
-        Its ledger row. One that could not be written (a full disk) says failed, and the next
-        run tries again.
-    """
-    try:
-        return extraction.extract_video(source, data, spec)
-    except Exception as error:
-        return extraction.failed(source, spec, f"{type(error).__name__}: {error}")
+BEGIN_CPU: Final = 0.25  # to fetch, hash and probe waits for disk and network most of the time
 
 
 def run(
     sources: Sequence[str],
     data: str | Path,
-    spec: GroupSpec,
+    options: Options | None = None,
     workers: int | None = None,
     *,
     videos: str | Path = "videos",
+    policy: Policy | None = None,
+    downloads: int = 2,
+    span_seconds: float = extraction.SPAN_SECONDS,
 ) -> DatasetInfo:
     """Extract all sources into a dataset, and print a summary.
 
     Args:
         sources: video files, folders, globs, ``s3://`` URLs, .txt lists of these and of links.
         data: folder or URL of the dataset.
-        spec: what a group holds.
+        options: what a group holds.
         workers: videos at a time; None for one per core, 0 for this process without Ray.
-        videos: folder for downloads.
+        videos: folder for downloads; on a cluster, one that all its machines share.
+        policy: of downloads.
+        downloads: at a time.
+        span_seconds: length of the spans of a long video; it changes nothing about the groups.
 
     Raises:
         SourceError: if there is no source, or none gave a group.
         DatasetError: if the dataset is of another spec.
     """
+    options, policy = options or Options(), policy or Policy()
     data = str(data) if "://" in str(data) else str(Path(data).absolute())
-    extraction.check_spec(data, spec)
+    extraction.check_spec(data, options.spec)
     found = resolve(sources)
-    rows: list[LedgerRow] = []
+    storage.make(data)
+    known = extraction.Known(data, options)
+    stages = Stages(data, options, str(Path(videos).absolute()), policy, span_seconds)
+
+    done: dict[str, LedgerRow] = {}  # by id: a copy is the same video
+    todo: list[Source] = []
+    for video in found.videos:
+        row = known.find(video, None if video.is_link else video.location)
+        if row is None:
+            todo.append(video)
+        else:
+            extraction.forget_failure(video, data)
+            done[row.video_id] = row
+    fresh: dict[str, LedgerRow] = {}
     for name in found.missing:
-        path = str(Path(name).absolute())
-        rows.append(_record_failure(path, data, spec, "no such file; check the path."))
-    paths = list(found.videos)
-    for link, result in download.fetch_all(found.links, videos).items():
-        if isinstance(result, SourceError):
-            rows.append(_record_failure(link, data, spec, str(result)))
-        else:
-            paths.append(str(result.absolute()))
-            extraction.forget_failure(link, data)
+        row = stages.failure(Source(str(Path(name).absolute())), "no such file; check the path.")
+        fresh[row.video_id] = row
+    rows = stages.all(todo) if workers == 0 else _ray_rows(todo, stages, workers, downloads)
+    for row in _with_progress(rows, len(todo)):
+        if row.video_id not in done:
+            fresh[row.video_id] = row
+    print(overview.summary([*done.values()], [*fresh.values()]))
 
-    todo: dict[str, str] = {}  # by content: a copy is the same video
-    for path in dict.fromkeys(paths):
-        content = extraction.content_of(path)
-        done = None if content is None else extraction.finished(content, data, spec)
-        if content is not None:
-            extraction.forget_failure(path, data)
-        if done is None:
-            todo.setdefault(content or path, path)
-        else:
-            rows.append(done)
-    fresh = _with_progress(_rows([*todo.values()], data, spec, workers), len(todo))
-    before = {row.video_id: row for row in rows}
-    now = {row.video_id: row for row in fresh if row.video_id not in before}
-    print(summary([*before.values()], [*now.values()]))
-
-    everything = [*before.values(), *now.values()]
+    everything = [*done.values(), *fresh.values()]
     good = sum(row.groups for row in everything if row.status == "ok")
-    if good or groups.has_dataset(data):
-        info = groups.write_dataset(data, spec)
+    if good or ledger.has_dataset(data):
+        info = ledger.write_dataset(data, options.spec)
+        overview.write_card(data)
     if not good:
         raise SourceError(f"no source gave a group: {_worst(everything)}")
     return info
-
-
-def _record_failure(source: str, data: str, spec: GroupSpec, reason: str) -> LedgerRow:
-    row = extraction.failed(source, spec, reason)
-    groups.write_ledger(data, row)
-    return row
 
 
 def _worst(rows: Sequence[LedgerRow]) -> str:
@@ -119,19 +109,12 @@ def _worst(rows: Sequence[LedgerRow]) -> str:
     )
 
 
-def _rows(
-    todo: Sequence[str], data: str, spec: GroupSpec, workers: int | None
+def _ray_rows(
+    todo: Sequence[Source], stages: Stages, workers: int | None, downloads: int
 ) -> Iterator[LedgerRow]:
     """The ledger rows of the videos, as they are done."""
-    if workers == 0:
-        yield from (extract_one(source, data, spec) for source in todo)
-    elif todo:
-        yield from _ray_rows(todo, data, spec, workers)
-
-
-def _ray_rows(
-    todo: Sequence[str], data: str, spec: GroupSpec, workers: int | None
-) -> Iterator[LedgerRow]:
+    if not todo:
+        return
     import ray.data  # 3 s; not paid where nothing is left to do
 
     from s2vgan import cluster
@@ -142,78 +125,122 @@ def _ray_rows(
     context.enable_progress_bars = False
     context.execution_no_progress_timeout_s = -1  # a long video makes no progress for long
     context.max_errored_blocks = -1  # a video that kills its worker does not end the job
+    context.target_max_block_size = 1  # bytes: each span is a block, so that all can be shared out
 
+    steps = _Steps(stages)
     slots = workers or cluster.extract_workers()
-    paths = ray.data.from_items([{"source": path} for path in todo], override_num_blocks=len(todo))
+
+    def taken(videos: Sequence[tuple[int, Source]], size: int | None) -> Any:
+        items = [{"number": n, "video": json.dumps(dataclasses.asdict(v))} for n, v in videos]
+        return ray.data.from_items(items, override_num_blocks=len(items)).flat_map(
+            steps.begin,
+            num_cpus=BEGIN_CPU,
+            max_retries=RETRIES,
+            compute=ray.data.TaskPoolStrategy(size=size),
+        )
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # max_retries has no other way in yet
-        results = paths.map(
-            _task(data, spec),
+        branches = [
+            taken(some, size)
+            for is_link, size in ((False, slots), (True, downloads))
+            if (some := [(n, v) for n, v in enumerate(todo) if v.is_link is is_link])
+        ]
+        spans = branches[0] if len(branches) == 1 else branches[0].union(branches[1])
+        results = spans.map(
+            steps.extract,
             num_cpus=1,
             max_retries=RETRIES,
-            compute=ray.data.TaskPoolStrategy(size=slots and min(slots, len(todo))),
+            compute=ray.data.TaskPoolStrategy(size=slots),
         )
-    unfinished = dict.fromkeys(todo)
+
+    join = ray.remote(num_cpus=1, max_retries=RETRIES)(_join)
+    joins: dict[Any, int] = {}
+    parts: dict[int, dict[int, str]] = {}
+    unfinished = dict(enumerate(todo))
     reason = "often for want of memory; try fewer --workers"
     try:
         for result in results.iter_rows():
-            del unfinished[result["source"]]
-            yield LedgerRow(**json.loads(result["row"]))
+            number = result["number"]
+            if result["row"]:
+                del unfinished[number]
+                yield LedgerRow(**json.loads(result["row"]))
+                continue
+            ready = parts.setdefault(number, {})
+            ready[result["span"]] = result["part"]
+            if len(ready) == len(Job.from_json(result["job"]).spans):
+                ordered = [ready[span] for span in sorted(ready)]
+                joins[join.remote(stages, result["job"], ordered)] = number
+        for task, number in joins.items():
+            row = LedgerRow(**json.loads(ray.get(task)))
+            del unfinished[number]
+            yield row
     except ray.exceptions.RayError as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-    for source in unfinished:
-        yield _record_failure(source, data, spec, f"a worker died ({reason}).")
+    for video in unfinished.values():
+        yield stages.failure(video, f"a worker died ({reason}).")
 
 
-def _task(data: str, spec: GroupSpec) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    def task(item: dict[str, Any]) -> dict[str, Any]:
-        row = extract_one(item["source"], data, spec)
-        return {"source": item["source"], "row": json.dumps(dataclasses.asdict(row))}
+class _Steps:
+    """The steps as Ray Data calls them: rows of plain values in and out.
 
-    return task
+    A row that says what became of a video passes through what is left of the way.
+    """
+
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
+
+    def begin(self, item: dict[str, Any]) -> list[dict[str, Any]]:
+        taken = self._stages.begin(Source(**json.loads(item["video"])))
+        blank = {"number": item["number"], "row": "", "job": "", "span": 0, "part": ""}
+        if isinstance(taken, LedgerRow):
+            return [blank | {"row": _to_json(taken)}]
+        job = taken.to_json()
+        return [blank | {"job": job, "span": span} for span in range(len(taken.spans))]
+
+    def extract(self, item: dict[str, Any]) -> dict[str, Any]:
+        if item["row"]:
+            return item
+        job = Job.from_json(item["job"])
+        part = self._stages.part(job, item["span"])
+        if len(job.spans) > 1:
+            return item | {"part": json.dumps(part)}
+        return item | {"row": _to_json(self._stages.join(job, [part]))}
 
 
-def _with_progress(rows: Iterator[LedgerRow], total: int) -> list[LedgerRow]:
-    collected = []
+def _join(stages: Stages, job: str, parts: Sequence[str]) -> str:
+    return _to_json(stages.join(Job.from_json(job), [json.loads(part) for part in parts]))
+
+
+def _to_json(row: LedgerRow) -> str:
+    return json.dumps(dataclasses.asdict(row))
+
+
+def _with_progress(rows: Iterator[LedgerRow], total: int) -> Iterator[LedgerRow]:
     count, started = 0, time.monotonic()
     with tqdm(total=total, unit="video", disable=total == 0) as bar:
         for row in rows:
-            collected.append(row)
             count += row.groups
             rate = count / (time.monotonic() - started)
             bar.set_postfix_str(f"{count} groups, {rate:.0f} groups/s")
             bar.update()
-    return collected
+            yield row
 
 
-def summary(done: Sequence[LedgerRow], fresh: Sequence[LedgerRow]) -> str:
-    """The table at the end: counts by status, dropped groups by reason, and what went wrong.
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: use 1 or more")
+    return number
 
-    Args:
-        done: rows of videos that needed no work.
-        fresh: rows of this run.
-    """
-    rows = [*done, *fresh]
-    dropped: Counter[str] = Counter()
-    for row in rows:
-        dropped.update(row.dropped)
-    lines = [f"{'status':<10}{'videos':>8}{'groups':>10}{'seconds':>10}"]
-    for status in ("ok", "empty", "rejected", "failed"):
-        some = [row for row in rows if row.status == status]
-        if some:
-            total, seconds = sum(row.groups for row in some), sum(row.seconds for row in some)
-            lines.append(f"{status:<10}{len(some):>8}{total:>10}{seconds:>10.1f}")
-    if dropped:
-        counts = ", ".join(f"{name} {count}" for name, count in sorted(dropped.items()))
-        lines.append(f"dropped groups: {counts}")
-    if done:
-        lines.append(f"{len(done)} of the videos were done or refused before.")
-    lines += [
-        f"{row.status}: {row.source}: {row.reason}"
-        for row in sorted(rows, key=lambda row: row.source)
-        if row.status != "ok"
-    ]
-    return "\n".join(lines)
+
+def _workers(text: str) -> int | None:
+    if text == "auto":
+        return None
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text}: use auto, or 0 or more")
+    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -236,20 +263,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fps", type=int, default=defaults.fps, help="frames a second to sample")
     parser.add_argument(
         "--crop",
-        choices=("tracked", "paper"),
+        choices=get_args(CropMode),
         default=defaults.crop,
-        help="tracked: one steady square per shot; paper: each frame's raw Haar box",
+        help="tracked: one steady square per segment; paper: each frame's raw Haar box",
     )
     parser.add_argument(
-        "--workers", type=int, help="videos at a time (default: one per core; 0: without Ray)"
+        "--face",
+        choices=get_args(FaceChoice),
+        default="largest",
+        help="which face to follow where there are several",
     )
-    parser.add_argument("--videos", default="videos", help="folder for what links give")
+    parser.add_argument(
+        "--workers",
+        type=_workers,
+        default="auto",
+        help="videos at a time (default: auto, one per core; 0: without Ray)",
+    )
+    parser.add_argument(
+        "--videos", default="videos", help="folder for what links give, shared by all machines"
+    )
+    parser.add_argument("--downloads", type=_at_least_one, default=2, help="links at a time")
+    parser.add_argument(
+        "--cookies", type=Path, help="cookie file (Netscape format) for links that want a login"
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="print the dataset and make its contact sheet"
+    )
     given = parser.parse_args(argv)
-    if given.workers is not None and given.workers < 0:
-        parser.error(f"--workers {given.workers}: use 0 or more")
     try:
-        spec = GroupSpec(fps=given.fps, size=given.size, crop=given.crop)
-        info = run(given.sources, given.out, spec, given.workers, videos=given.videos)
+        options = Options(GroupSpec(fps=given.fps, size=given.size, crop=given.crop), given.face)
+        policy = download.Policy(cookies=given.cookies)
+        info = run(
+            given.sources,
+            given.out,
+            options,
+            given.workers,
+            videos=given.videos,
+            policy=policy,
+            downloads=given.downloads,
+        )
+        if given.show:
+            overview.show(given.out)
     except S2VError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,20 +1,27 @@
 """What a user may give as sources: files, folders, globs, s3:// URLs, lists, links."""
 
 import glob
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import pyarrow.fs as pafs
 
-from s2vgan import groups
+from s2vgan import storage
 from s2vgan.errors import DatasetError, SourceError
+from s2vgan.source import Source
 
 VIDEO_SUFFIXES: Final = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv",
     ".3gp", ".ogv",
 )  # fmt: skip
+_NUMBER: Final = r"\d+(?:\.\d*)?|\.\d+"
+_TIME: Final = re.compile(rf"(?:(?:(?P<h>\d+):)?(?P<m>\d+):)?(?P<s>{_NUMBER})")
+_LIKE_TIMES: Final = re.compile(
+    r"[\d:.,;\-\u2013\u2014]*[\d\-\u2013\u2014][\d:.,;\-\u2013\u2014smh]*"
+)
 
 
 @dataclass(frozen=True)
@@ -22,66 +29,112 @@ class Sources:
     """Sources, resolved.
 
     Attributes:
-        videos: paths and URLs of videos, each once.
-        links: web links that must be downloaded first, each once.
+        videos: paths, URLs and web links of videos or parts of them, each once, in the order in
+            which they were named.
         missing: what was named but is not there.
     """
 
-    videos: tuple[str, ...]
-    links: tuple[str, ...]
+    videos: tuple[Source, ...]
     missing: tuple[str, ...]
 
 
 def resolve(sources: Iterable[str]) -> Sources:
-    """Expand folders, globs, s3:// folders and .txt lists (``#`` starts a comment).
+    """Expand folders, globs, s3:// folders and .txt lists; see :func:`read_list` for these.
+
+    Args:
+        sources: paths, globs, URLs, links and lists. What a list says about times goes for each
+            video of the folder or glob on that line. The same video with other times is another
+            source.
 
     Raises:
         SourceError: if nothing is left, or a list cannot be read.
     """
-    videos: dict[str, None] = {}
-    links: dict[str, None] = {}
+    videos: dict[Source, None] = {}
     missing: dict[str, None] = {}
     for source in sources:
-        for entry in _entries(source):
-            if entry.startswith(("https://", "http://")):
-                links[entry] = None
-                continue
-            found = _expand(entry)
-            if found:
-                videos.update(dict.fromkeys(found))
-            else:
-                missing[entry] = None
-    if not videos and not links:
+        for entry in read_list(source) if source.endswith(".txt") else [Source(source)]:
+            found = [entry.location] if entry.is_link else _expand(entry.location)
+            videos.update((replace(entry, location=location), None) for location in found)
+            if not found:
+                missing[entry.location] = None
+    if not videos:
         named = ", ".join(missing) or "no source"
         raise SourceError(
             f"{named}: nothing to extract; give video files, folders with videos, globs, "
             "s3:// paths, or a .txt list of these and of links."
         )
-    return Sources(tuple(videos), tuple(links), tuple(missing))
+    return Sources(tuple(videos), tuple(missing))
 
 
-def read_list(path: str | Path) -> list[str]:
-    """The entries of a list: one a line, ``#`` at its start or after a space comments.
+def read_list(path: str | Path) -> list[Source]:
+    """The entries of a list, one a line, with nothing expanded.
+
+    ``#`` at the start of a line or after a space begins a comment. The last word of a line may be
+    a stretch of time, ``start-end``, of which either may be left out: ``12.5-60``, ``0:30-2:15``,
+    ``1:02:03-``, ``-90``. If the whole line names something that is there, it is a path all the
+    same. Relative paths start at the list's folder.
 
     Raises:
-        SourceError: if the file is missing or is no text.
+        SourceError: if the file is missing or is no text, or a stretch of time is none; it names
+            the line.
     """
+    path = Path(path)
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: not a list that can be read ({error}).") from error
-    lines = (line.split(" #")[0].strip() for line in text.splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+    entries = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        line = re.sub(r"(^|\s)#.*", "", line).strip()
+        if line:
+            entries.append(_entry(line, path.parent, f"{path}, line {number}"))
+    return entries
 
 
-def _entries(source: str) -> Iterator[str]:
-    """The source itself, or the entries of a list; its relative paths start at the list."""
-    if not source.endswith(".txt"):
-        yield source
-        return
-    for entry in read_list(source):
-        local = "://" not in entry and not Path(entry).is_absolute()
-        yield str(Path(source).parent / entry) if local else entry
+def _entry(line: str, folder: Path, where: str) -> Source:
+    """The source of a line; ``where`` is for people."""
+    *before, word = line.rsplit(maxsplit=1)
+    if not before or not _LIKE_TIMES.fullmatch(word) or _is_there(_located(line, folder)):
+        return Source(_located(line, folder))
+    start, dash, end = word.partition("-")
+    try:
+        if not dash or word == "-":
+            raise ValueError
+        return Source(
+            _located(before[0].strip(), folder),
+            _seconds(start) if start else 0.0,
+            _seconds(end) if end else None,
+        )
+    except (ValueError, SourceError) as error:
+        raise SourceError(
+            f"{where}: {word} is no stretch of time; end the line with start-end, such as "
+            "12.5-60, 0:30-2:15, 1:02:03- or -90 (if it belongs to the name of a file, there is "
+            f"no such file: {line})."
+        ) from error
+
+
+def _seconds(text: str) -> float:
+    """Seconds of ``90``, ``1:30`` or ``0:01:30.5``.
+
+    Raises:
+        ValueError: if it is none of these.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    hours, minutes, seconds = (float(match[name] or 0) for name in "hms")
+    if (match["m"] and seconds >= 60) or (match["h"] and minutes >= 60):
+        raise ValueError(text)
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _located(entry: str, folder: Path) -> str:
+    """An entry of a list in this folder, as if it had been given by itself."""
+    return entry if "://" in entry else str(folder / entry)
+
+
+def _is_there(entry: str) -> bool:
+    return "://" not in entry and (Path(entry).exists() or any(glob.iglob(entry, recursive=True)))
 
 
 def _expand(entry: str) -> list[str]:
@@ -103,13 +156,17 @@ def _expand(entry: str) -> list[str]:
 
 def _inside(folder: Path) -> list[str]:
     videos = sorted(child for child in folder.rglob("*") if _is_video(child.name))
-    return [str(child.absolute()) for child in videos if child.is_file()]
+    return [
+        str(child.absolute())
+        for child in videos
+        if child.is_file() and not _is_hidden(str(child.relative_to(folder)))
+    ]
 
 
 def _expand_url(url: str) -> list[str]:
     scheme, (_, _, query) = url.split("://")[0], url.partition("?")
     try:
-        filesystem, path = groups.open_url(url)
+        filesystem, path = storage.open_url(url)
         info = filesystem.get_file_info(path)
         if info.type == pafs.FileType.File:
             return [url]
@@ -122,8 +179,15 @@ def _expand_url(url: str) -> list[str]:
     return [
         f"{scheme}://{child.path}{tail}"
         for child in sorted(children, key=lambda child: child.path)
-        if child.type == pafs.FileType.File and _is_video(child.path)
+        if child.type == pafs.FileType.File
+        and _is_video(child.path)
+        and not _is_hidden(child.path.removeprefix(path))
     ]
+
+
+def _is_hidden(path: str) -> bool:
+    """Whether a name in a path starts with a dot: what others have not finished, or keep."""
+    return any(name.startswith(".") for name in path.split("/"))
 
 
 def _is_video(name: str) -> bool:

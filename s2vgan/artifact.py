@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from s2vgan import __version__
 from s2vgan.config import Config
 from s2vgan.errors import ConfigError, RunError
-from s2vgan.groups import GroupSpec
 from s2vgan.models import TalkingFace
+from s2vgan.spec import GroupSpec
 
 FOLDER = "model"  # of a run
 WEIGHTS, CONFIG, MANIFEST, CARD = (

@@ -1,4 +1,4 @@
-"""The command line: ``s2vgan demo | train | evaluate | speak | mlflow``.
+"""The command line: ``s2vgan demo | data | train | evaluate | speak | mlflow``.
 
 What a command needs is imported when it runs: ``s2vgan --help`` answers at once.
 """
@@ -72,6 +72,29 @@ def _demo(arguments: Namespace) -> None:
     speech, _ = synthesize_speech(UNHEARD, arguments.speaker)
     write_wav(arguments.out / "speech.wav", speech)
     print(f"{rendered.video}\n{rendered.openings}\n{arguments.out / 'speech.wav'}")
+
+
+def _data_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Show a dataset: its summary, and a page of its crops over time. The page "
+        "opens offline; a mean face that is sharp tells that the crops are well aligned."
+    )
+    parser.add_argument("data", type=str, help="dataset folder or URL")
+    parser.add_argument(
+        "--sheet", type=str | None, help="page to write; by default DATA/contact_sheet.html"
+    )
+    parser.add_argument("--videos", type=int, default=40, help="that get crops on the page")
+    parser.add_argument("--no-sheet", action="store_true", help="print the summary only")
+    return parser
+
+
+def _data(arguments: Namespace) -> None:
+    from s2vgan import overview
+
+    if arguments.no_sheet:
+        print(overview.describe(arguments.data))
+    else:
+        overview.show(arguments.data, arguments.sheet, arguments.videos)
 
 
 def _train_parser() -> ArgumentParser:
@@ -206,6 +229,7 @@ def _mlflow(arguments: Namespace) -> None:
 
 COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], None]]] = {
     "demo": (_demo_parser, _demo),
+    "data": (_data_parser, _data),
     "train": (_train_parser, _train),
     "evaluate": (_evaluate_parser, _evaluate),
     "speak": (_speak_parser, _speak),

@@ -6,14 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from s2vgan.errors import DatasetError
-from s2vgan.groups import (
-    DatasetInfo,
-    GroupSpec,
-    decode_audio,
-    decode_frames,
-    read_dataset,
-    read_groups,
-)
+from s2vgan.groups import decode_audio, decode_frames, read_groups
+from s2vgan.ledger import DatasetInfo, read_dataset
+from s2vgan.spec import GroupSpec
 
 MAX_CONTEXT = 2.0  # s of silence kept around each segment, so that any context window lies inside
 

@@ -23,3 +23,7 @@ class RunError(S2VError):
 
 class ServiceError(S2VError):
     """A service cannot start, for example because its port is taken."""
+
+
+class SandboxError(S2VError):
+    """Work in a child process crashed, hung, or went beyond a limit of memory or time."""

@@ -13,7 +13,6 @@ from s2vgan.contenders import SHUFFLED, Contender, Entry, Piece, cut_pieces, fro
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError, RunError
 from s2vgan.files import write_text
-from s2vgan.groups import GroupSpec
 from s2vgan.metrics import (
     METRICS,
     Instruments,
@@ -24,6 +23,7 @@ from s2vgan.metrics import (
     measure,
 )
 from s2vgan.openings import make_ruler
+from s2vgan.spec import GroupSpec
 from s2vgan.synthesis import Synthesizer
 
 METRICS_FILE = "metrics.json"

@@ -1,34 +1,91 @@
-"""One video -> its groups file and its ledger row. A plain function: no Ray, no torch.
+"""One video -> its groups file and its ledger row. Plain functions: no Ray, no torch.
 
-The video is decoded twice: first to find the face in every frame of the grid, then, with the
-crops of the whole video planned, to cut them out. So memory does not grow with the pictures of
-a video, only with its sound and its boxes.
+A video is taken up (:func:`begin`: fetched, hashed, probed, cut into spans), its spans are
+extracted (:func:`extract_part`), in any order and place, and joined (:func:`finish`).
+:func:`extract_video` does it in one go. What is decoded is decoded by ``call``, which may be a
+child process with limits (:class:`s2vgan.sandbox.Sandbox`).
 """
 
 import dataclasses
 import hashlib
-import tempfile
-import time
+import json
+import math
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import numpy as np
 import pyarrow.fs as pafs
 
-from s2vgan import groups, media
-from s2vgan.errors import DatasetError, SourceError
-from s2vgan.faces import CropPlan, FaceTracker, find_cuts, plan_crops, thumbnail
-from s2vgan.groups import Group, GroupSpec, LedgerRow
+from s2vgan import groups, ledger, source, spans, storage
+from s2vgan.errors import DatasetError, S2VError, SourceError
+from s2vgan.groups import Group
+from s2vgan.ledger import LedgerRow, Status
+from s2vgan.sandbox import direct
+from s2vgan.source import Source
+from s2vgan.spec import FaceChoice, GroupSpec
 
-EXTRACTOR: Final = "1"  # raise it when the same video gives other groups than before
-_FINAL: Final = ("ok", "empty", "rejected")  # not tried again while nothing has changed
+EXTRACTOR: Final = "2"  # raise it when the same video gives other groups than before
+SPAN_SECONDS: Final = 600  # one task; shorter spans read the sound before them more often
+FINAL: Final = ("ok", "empty", "rejected")  # not tried again while nothing has changed
+
+Call = Callable[..., Any]  # (function's name, arguments) -> result, all plain JSON values
 
 
-def extract_video(source: str, data: str | Path, spec: GroupSpec) -> LedgerRow:
+@dataclass(frozen=True)
+class Options:
+    """What decides the groups of a video beside its content.
+
+    Attributes:
+        spec: of the groups.
+        face: which face to follow where there are several.
+    """
+
+    spec: GroupSpec = GroupSpec()
+    face: FaceChoice = "largest"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A video that was taken up.
+
+    Attributes:
+        path: the file that holds it: local, or a URL.
+        row: its ledger row, as far as it is known.
+        spans: first tick of each part, and the tick before which it ends; None for the video's end.
+    """
+
+    path: str
+    row: LedgerRow
+    spans: tuple[tuple[int, int | None], ...]
+
+    def to_json(self) -> str:
+        """The job as text, for another process."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Job":
+        """The job that :meth:`to_json` wrote."""
+        found = json.loads(text)
+        ends = tuple((first, stop) for first, stop in found["spans"])
+        return cls(found["path"], LedgerRow(**found["row"]), ends)
+
+    def file(self, number: int) -> str:
+        """Name of the groups file of a part; of a video of one part, it is the video's."""
+        if len(self.spans) == 1:
+            return f"groups/{self.row.video_id}.parquet"
+        return f"{_parts(self.row)}/{self.spans[number][0]}.parquet"
+
+
+def extract_video(
+    video: str | Source,
+    data: str | Path,
+    options: Options,
+    call: Call = direct,
+    *,
+    span_seconds: float = SPAN_SECONDS,
+) -> LedgerRow:
     """Write the groups of one video and what became of it. Does nothing if that is done.
 
     A video that gives no group, or cannot be read, is no error but a ledger row that says why:
@@ -36,32 +93,26 @@ def extract_video(source: str, data: str | Path, spec: GroupSpec) -> LedgerRow:
     (tried again next time).
 
     Args:
-        source: path of the video, or its URL (``s3://``).
+        video: path or URL (``s3://``) of the video, or a part of one.
         data: the dataset's folder or URL.
-        spec: what a group holds.
+        options: what a group holds.
+        call: where to decode.
+        span_seconds: length of a span; it changes nothing about the groups.
 
     Returns:
         The video's row of the ledger.
 
     Raises:
-        DatasetError: if the dataset is of another spec, or cannot be written.
+        DatasetError: if the dataset is of another spec.
+        OSError: if the dataset cannot be written.
     """
-    check_spec(data, spec)
-    started = time.process_time()
-    try:
-        with _local(source) as path:
-            digest = _sha256(path)
-            done = finished(digest, data, spec)
-            if done is not None:
-                return done
-            row = _extract(path, source, digest, data, spec)
-    except SourceError as error:
-        row = failed(source, spec, str(error))
-    else:
-        forget_failure(source, data)
-    row = dataclasses.replace(row, cpu_seconds=round(time.process_time() - started, 3))
-    groups.write_ledger(data, row)
-    return row
+    check_spec(data, options.spec)
+    some = Source(video) if isinstance(video, str) else video
+    taken = begin(some, some.location, data, options, call, span_seconds)
+    if isinstance(taken, LedgerRow):
+        return taken
+    parts = [extract_part(taken, number, data, options, call) for number in range(len(taken.spans))]
+    return finish(taken, parts, data, options)
 
 
 def check_spec(data: str | Path, spec: GroupSpec) -> None:
@@ -70,12 +121,12 @@ def check_spec(data: str | Path, spec: GroupSpec) -> None:
     Raises:
         DatasetError: if it is not (it names the fields that differ), or ``data`` is a file.
     """
-    filesystem, root = groups.open_url(data)
+    filesystem, root = storage.open_url(data)
     if filesystem.get_file_info(root).type == pafs.FileType.File:
         raise DatasetError(f"{data}: is a file; give a folder.")
-    if not groups.has_dataset(data):
+    if not ledger.has_dataset(data):
         return
-    found = groups.read_dataset(data).spec.to_dict()
+    found = ledger.read_dataset(data).spec.to_dict()
     differ = [
         f"{name} {found[name]} (asked for: {value})"
         for name, value in spec.to_dict().items()
@@ -87,120 +138,297 @@ def check_spec(data: str | Path, spec: GroupSpec) -> None:
         )
 
 
-def content_of(source: str) -> str | None:
-    """SHA-256 of a local video; None for one that lies elsewhere or cannot be read."""
-    try:
-        return _sha256(Path(source)) if Path(source).is_file() else None
-    except (SourceError, OSError):
-        return None
+# What is done already.
 
 
-def finished(digest: str, data: str | Path, spec: GroupSpec) -> LedgerRow | None:
-    """The row of a video that needs no work: same content, spec and extractor as before."""
-    row = groups.read_ledger_row(data, _video_id(digest))
-    if row is None or row.sha256 != digest or row.spec != spec.to_dict():
-        return None
-    if row.extractor != EXTRACTOR or row.status not in _FINAL:
-        return None
-    return row if row.status != "ok" or groups.has_groups(data, row.video_id) else None
+class Known:
+    """The videos of a dataset that need no work, found without reading them where possible."""
 
+    def __init__(self, data: str | Path, options: Options) -> None:
+        self._data = data
+        rows = [row for row in ledger.read_rows(data).values() if _is_done(row, data, options)]
+        self._rows = {(row.source, row.start, row.end): row for row in rows}
+        self._sizes = {row.size for row in rows}
+        self._ids = {row.video_id: row for row in rows}
 
-def failed(source: str, spec: GroupSpec, reason: str) -> LedgerRow:
-    """The row of a video whose content could not be had; its id is made from its name."""
-    reason = reason.removeprefix(f"{source}: ")
-    return _blank(_missing_id(source), source, spec, "failed", reason)
+    def find(self, video: Source, path: str | None) -> LedgerRow | None:
+        """The row of a video, if it is done and has not changed since.
 
+        A file of the same size and time as before is taken for the same; so is a link that was
+        extracted. A file that was moved or copied is known by its content.
 
-def forget_failure(source: str, data: str | Path) -> None:
-    """Remove the row of :func:`failed`, if there is one: the content could be had this time."""
-    groups.remove(data, _missing_id(source))
-
-
-def _missing_id(source: str) -> str:
-    return "src-" + hashlib.sha256(source.encode()).hexdigest()[:16]
-
-
-def _video_id(digest: str) -> str:
-    return digest[:16]
-
-
-@contextmanager
-def _local(source: str) -> Iterator[Path]:
-    """A local file with the content of a source; one that lies elsewhere is fetched."""
-    if "://" not in source:
-        if not Path(source).is_file():
-            raise SourceError(f"{source}: no such file; check the path.")
-        yield Path(source)
-        return
-    with tempfile.TemporaryDirectory(prefix="s2vgan-") as folder:
+        Args:
+            video: as the user named it.
+            path: the file or URL that holds it; None for a link that was not downloaded.
+        """
+        row = self._rows.get((video.location, video.start, video.end))
+        if path is None:
+            return row
+        size, modified = _stat(path)
+        if row is not None and (row.size, row.modified) == (size, modified) and modified:
+            return row
+        if size not in self._sizes or "://" in path:
+            return None
         try:
-            filesystem, remote = groups.open_url(source)
-            path = Path(folder) / Path(remote).name
-            pafs.copy_files(
-                remote, str(path), source_filesystem=filesystem,
-                destination_filesystem=pafs.LocalFileSystem(),
-            )  # fmt: skip
-        except (OSError, DatasetError) as error:
-            raise SourceError(f"{source}: cannot be fetched ({error}).") from error
-        yield path
+            return self._ids.get(video_id(source.sha256(Path(path)), video))
+        except SourceError:
+            return None
 
 
-def _sha256(path: Path) -> str:
+def _is_done(row: LedgerRow, data: str | Path, options: Options) -> bool:
+    same = (row.extractor, row.spec, row.face) == (
+        EXTRACTOR,
+        options.spec.to_dict(),
+        options.face,
+    )
+    if not same or row.status not in FINAL:
+        return False
+    return row.status != "ok" or groups.size_of(data, row.video_id) == row.groups_size
+
+
+def tidy(data: str | Path, options: Options) -> None:
+    """Remove what killed jobs left: files half written, and the parts of videos that are done."""
+    storage.sweep(data, "groups", "ledger", "parts")
+    for name in storage.names(data, "parts", ""):
+        row = ledger.read_row(data, name)
+        if row is not None and _is_done(row, data, options):
+            storage.remove_folder(data, _parts(row))
+
+
+def _stat(path: str) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns; 0 where it is not known."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read ({error.strerror}).") from error
+        filesystem, inner = storage.open_url(path)
+        info = filesystem.get_file_info(inner)
+    except (DatasetError, OSError):
+        return 0, 0
+    return info.size or 0, info.mtime_ns or 0
 
 
-def _blank(
-    video_id: str, source: str, spec: GroupSpec, status: groups.Status, reason: str
-) -> LedgerRow:
-    return LedgerRow(video_id, status, source, reason, extractor=EXTRACTOR, spec=spec.to_dict())
+def video_id(digest: str, video: Source) -> str:
+    """Id of a video with this SHA-256; a part of one has its milliseconds in its id."""
+    if not video.part:
+        return digest[:16]
+    end = "" if video.end is None else round(1000 * video.end)
+    return f"{digest[:16]}-{round(1000 * video.start)}-{end}"
 
 
-def _extract(path: Path, source: str, digest: str, data: str | Path, spec: GroupSpec) -> LedgerRow:
-    """The row of one video at hand; where it is not ``ok``, no groups file is left."""
-    blank = _blank(_video_id(digest), source, spec, "failed", "")
-    row = dataclasses.replace(blank, sha256=digest)
+def missing_id(video: Source) -> str:
+    """Id of a video whose content could not be had, made from its name."""
+    return "src-" + hashlib.sha256(f"{video.location}{video.part}".encode()).hexdigest()[:16]
+
+
+# The three steps.
+
+
+def begin(
+    video: Source,
+    path: str,
+    data: str | Path,
+    options: Options,
+    call: Call = direct,
+    span_seconds: float = SPAN_SECONDS,
+) -> Job | LedgerRow:
+    """Take up a video: hash it, probe it, cut it into spans.
+
+    Args:
+        video: as the user named it.
+        path: the file or URL that holds it: that of the source, or what was downloaded.
+        data: the dataset's folder or URL.
+        options: what a group holds.
+        call: where to decode.
+        span_seconds: length of a span of a video that can be cut.
+
+    Returns:
+        A job, or the row if there is nothing to do: done before, or unfit.
+    """
     try:
-        return _extract_groups(path, row, data, spec)
-    except DatasetError:
-        raise
+        with source.local(path) as file:
+            taken = _take_up(video, path, file, data, options, call)
     except SourceError as error:
-        row = dataclasses.replace(row, status="rejected", reason=_about(error, path))
+        return record(failed_row(video, options, str(error)), data)
+    if isinstance(taken, LedgerRow):
+        return taken
+    row, found = taken
+    return Job(path, row, _plan_spans(video, found, options.spec, span_seconds))
+
+
+def _take_up(
+    video: Source, path: str, file: Path, data: str | Path, options: Options, call: Call
+) -> tuple[LedgerRow, dict[str, Any]] | LedgerRow:
+    """A row to complete and what the probe found; or the row if there is nothing to do."""
+    digest = source.sha256(file)
+    size, modified = _stat(path)
+    row = LedgerRow(
+        video_id(digest, video), "failed", video.location, sha256=digest, size=size,
+        modified=modified, start=video.start, end=video.end, face=options.face,
+        extractor=EXTRACTOR, spec=options.spec.to_dict(),
+    )  # fmt: skip
+    forget_failure(video, data)
+    before = ledger.read_row(data, row.video_id)
+    if before is not None and _is_done(before, data, options):
+        return before
+    try:
+        found = call("s2vgan.spans:inspect", str(file.absolute()))
+    except SourceError as error:
+        return _give_up(row, data, "rejected", _about(error, file))
     except Exception as error:  # one bad video must not end a job of thousands
-        reason = f"{type(error).__name__}: {_about(error, path)}"
-        row = dataclasses.replace(row, reason=reason)
-    groups.write_groups(data, row.video_id, [], spec)  # removes those of an earlier run
+        return _give_up(row, data, "failed", _about(error, file))
+    return dataclasses.replace(row, fps=found["fps"], cpu_seconds=found["cpu_seconds"]), found
+
+
+def _plan_spans(
+    video: Source, found: dict[str, Any], spec: GroupSpec, seconds: float
+) -> tuple[tuple[int, int | None], ...]:
+    """First tick and stop of each span: whole groups that lie in the part that is wanted."""
+    size, rate = spec.frames_per_group, spec.fps / spec.frames_per_group
+    first = math.ceil(round(video.start * rate, 6)) * size
+    stop = None if video.end is None else max(first, math.floor(round(video.end * rate, 6)) * size)
+    if not found["seekable"]:
+        return ((first, stop),)
+    unit = spans.span_ticks(spec, seconds)
+    end = min(math.inf if stop is None else stop, found["seconds"] * spec.fps)
+    borders = [tick for tick in range(0, math.ceil(end), unit) if tick > first]
+    return tuple(zip([first, *borders], [*borders, stop], strict=True))
+
+
+def extract_part(
+    job: Job, number: int, data: str | Path, options: Options, call: Call = direct
+) -> dict[str, Any]:
+    """Extract one span of a video, unless that was done when the job was interrupted.
+
+    Returns:
+        What :func:`s2vgan.spans.extract_span` found; or ``status`` and ``reason`` if it could not.
+    """
+    first, stop = job.spans[number]
+    name = f"{_parts(job.row)}/{first}.json"
+    asked = [EXTRACTOR, options.spec.to_dict(), options.face, stop]
+    if len(job.spans) > 1 and storage.exists(data, name):
+        done = json.loads(storage.read(data, name))
+        if done["asked"] == asked:
+            return dict(done)
+    try:
+        with source.local(job.path) as file:
+            found = _decode(job, number, file, data, options, call)
+    except SourceError as error:
+        return {"status": "failed", "reason": str(error).removeprefix(f"{job.path}: ")}
+    if len(job.spans) > 1 and "status" not in found:
+        storage.write(data, name, json.dumps(found | {"asked": asked}).encode())
+    return found
+
+
+def _decode(
+    job: Job, number: int, file: Path, data: str | Path, options: Options, call: Call
+) -> dict[str, Any]:
+    first, stop = job.spans[number]
+    try:
+        found = call(
+            "s2vgan.spans:extract_span", str(file.absolute()), job.row.video_id, str(data),
+            job.file(number), options.spec.to_dict(), options.face, first, stop,
+        )  # fmt: skip
+    except SourceError as error:
+        return {"status": "rejected", "reason": _about(error, file)}
+    except Exception as error:  # one bad video must not end a job of thousands
+        return {"status": "failed", "reason": _about(error, file)}
+    return dict(found)
+
+
+def finish(
+    job: Job, parts: Sequence[dict[str, Any]], data: str | Path, options: Options
+) -> LedgerRow:
+    """Join the parts of a video to its groups file, and write its ledger row.
+
+    Args:
+        job: the video.
+        parts: what :func:`extract_part` returned for each of its spans, in their order.
+        data: the dataset's folder or URL.
+        options: what a group holds.
+    """
+    for part in parts:
+        if "status" in part:
+            return _give_up(job.row, data, part["status"], part["reason"])
+    spec, row = options.spec, job.row
+    seen = [part["ticks"] for part in parts if part["ticks"]]
+    first, stop = (seen[0][0], seen[-1][1]) if seen else (0, 0)
+    size = spec.frames_per_group
+    timeline = spans.join_timelines(
+        (part["timeline"] for part in parts), first // size, -(-stop // size)
+    )
+    if len(parts) == 1:
+        digest, length = parts[0]["groups_sha256"], parts[0]["groups_size"]
+    else:
+        written = groups.write_groups(data, row.video_id, _joined(job, parts, data, spec), spec)
+        digest, length = written.sha256, written.size
+    dropped: Counter[str] = Counter()
+    for low, high, why in timeline:
+        dropped[why] += high - low
+    row = dataclasses.replace(
+        row,
+        seconds=round((stop - first) / spec.fps, 3),
+        groups=dropped.pop("kept", 0),
+        dropped=dict(sorted(dropped.items())),
+        timeline=tuple(timeline),
+        groups_sha256=digest,
+        groups_size=length,
+        cpu_seconds=round(row.cpu_seconds + sum(part["cpu_seconds"] for part in parts), 3),
+        **{
+            name: sum(part[name] for part in parts)
+            for name in ("frames", "face_frames", "false_starts", "box_jumps", "segments")
+        },
+    )
+    if row.groups:
+        return record(dataclasses.replace(row, status="ok"), data)
+    return record(dataclasses.replace(row, status="empty", reason=_why_empty(row)), data)
+
+
+def _joined(
+    job: Job, parts: Sequence[dict[str, Any]], data: str | Path, spec: GroupSpec
+) -> Iterator[Group]:
+    before = 0  # segments of the parts so far
+    for number, part in enumerate(parts):
+        if part["groups"]:
+            for group in groups.iterate_groups(data, job.file(number), spec):
+                yield dataclasses.replace(group, segment=group.segment + before)
+        before += part["segments"]
+
+
+def failed_row(video: Source, options: Options, reason: str) -> LedgerRow:
+    """The row of a video whose content could not be had; its id is made from its name."""
+    return LedgerRow(
+        missing_id(video), "failed", video.location,
+        reason.removeprefix(f"{video.location}: "), start=video.start, end=video.end,
+        face=options.face, extractor=EXTRACTOR, spec=options.spec.to_dict(),
+    )  # fmt: skip
+
+
+def forget_failure(video: Source, data: str | Path) -> None:
+    """Remove the row of :func:`failed_row`, if any: the content could be had this time."""
+    ledger.remove(data, missing_id(video))
+
+
+def _give_up(row: LedgerRow, data: str | Path, status: Status, reason: str) -> LedgerRow:
+    """Record why a video gave nothing; groups of an earlier run go."""
+    storage.remove(data, f"groups/{row.video_id}.parquet")
+    return record(dataclasses.replace(row, status=status, reason=reason), data)
+
+
+def record(row: LedgerRow, data: str | Path) -> LedgerRow:
+    """Write a ledger row; parts of a video that is done with go."""
+    ledger.write_row(data, row)
+    if row.status in FINAL:
+        storage.remove_folder(data, _parts(row))
     return row
 
 
-def _extract_groups(path: Path, row: LedgerRow, data: str | Path, spec: GroupSpec) -> LedgerRow:
-    """Write the groups of a video, and complete its row."""
-    found = media.probe(path)
-    track = media.read_track(path, spec.sample_rate)
-    faces = _find_faces(path, spec.fps)
-    plan = plan_crops(faces.boxes, faces.found, faces.cuts, spec.crop, found.width, found.height)
-    kept, dropped = _choose(faces, plan, track, spec)
-    groups.write_groups(data, row.video_id, _cut(path, faces, plan, kept, track, spec), spec)
-    row = dataclasses.replace(
-        row,
-        fps=round(found.fps, 3),
-        seconds=round(faces.seconds, 3),
-        frames=int(faces.shown.sum()),
-        face_frames=int(faces.found.sum()),
-        groups=len(kept),
-        segments=len({segment for segment, _ in kept}),
-        dropped=dict(sorted(dropped.items())),
-    )
-    if kept:
-        return dataclasses.replace(row, status="ok")
-    return dataclasses.replace(row, status="empty", reason=_why_empty(row))
+def _parts(row: LedgerRow) -> str:
+    """Where the parts of a video wait for the others, below the dataset's folder."""
+    return f"parts/{row.video_id}"
 
 
 def _about(error: Exception, path: Path) -> str:
-    return str(error).removeprefix(f"{path}: ")
+    """The error in the ledger's words, without the name of a file that may be temporary."""
+    text = str(error).removeprefix(f"{path.absolute()}: ").removeprefix(f"{path}: ")
+    return text if isinstance(error, S2VError) else f"{type(error).__name__}: {text}"
 
 
 _REASONS: Final = {
@@ -215,108 +443,3 @@ def _why_empty(row: LedgerRow) -> str:
     if not row.dropped:
         return "the video is shorter than a group"
     return _REASONS[max(row.dropped, key=lambda name: row.dropped[name])]
-
-
-@dataclass(frozen=True)
-class _Faces:
-    """The faces of a video on the grid, one row a tick from tick ``first`` on.
-
-    ``shown``: there is a picture; ``found``: there is a face in it; ``boxes``: (n, 4); ``cuts``:
-    a new shot starts.
-    """
-
-    first: int
-    shown: np.ndarray
-    found: np.ndarray
-    boxes: np.ndarray
-    cuts: np.ndarray
-    seconds: float
-
-
-def _find_faces(path: Path, fps: int) -> _Faces:
-    tracker = FaceTracker()
-    ticks: list[int] = []
-    seen: list[tuple[np.ndarray | None, np.ndarray]] = []  # box and thumbnail of each tick
-    last: media.Picture | None = None
-    start = 0.0
-    for tick, picture in media.on_grid(path, fps):
-        if picture is not last:
-            start = picture.time if last is None else start
-            if picture.end - start > media.MAX_SECONDS:
-                raise SourceError(f"{path}: longer than {media.MAX_SECONDS} s: cut it first.")
-            last, now = picture, (tracker.update(picture.luma), thumbnail(picture.luma))
-        ticks.append(tick)
-        seen.append(now)
-    first = ticks[0] if ticks else 0
-    rows = np.asarray(ticks, np.int64) - first
-    length = int(rows[-1]) + 1 if ticks else 0
-    shown, found = np.zeros(length, bool), np.zeros(length, bool)
-    boxes, cuts = np.zeros((length, 4), np.int64), np.zeros(length, bool)
-    if last is None:
-        return _Faces(first, shown, found, boxes, cuts, 0.0)
-    shown[rows] = True
-    cuts[rows] = find_cuts(np.stack([tiny for _, tiny in seen]))
-    for row, (box, _) in zip(rows, seen, strict=True):
-        if box is not None:
-            found[row], boxes[row] = True, box
-    return _Faces(first, shown, found, boxes, cuts, last.end - start)
-
-
-def _choose(
-    faces: _Faces, plan: CropPlan, track: media.Track, spec: GroupSpec
-) -> tuple[list[tuple[int, int]], Counter[str]]:
-    """Segment and index of the groups that are complete, and how many are not, by reason."""
-    size = spec.frames_per_group
-    kept: list[tuple[int, int]] = []
-    dropped: Counter[str] = Counter()
-    segment, last_index, last_shot = -1, -1, -1
-    end = faces.first + len(faces.shown)
-    for index in range(faces.first // size, -(-end // size)):
-        low = index * size - faces.first
-        rows = slice(max(0, low), low + size)
-        samples = spec.samples_per_group
-        if low < 0 or low + size > len(faces.shown) or not faces.shown[rows].all():
-            dropped["no_picture"] += 1
-        elif not faces.found[rows].all():
-            dropped["no_face"] += 1
-        elif len(set(plan.shots[rows])) > 1:
-            dropped["jump"] += 1
-        elif track.window(index * samples, samples) is None:
-            dropped["no_audio"] += 1
-        else:
-            shot = int(plan.shots[low])
-            segment += index != last_index + 1 or shot != last_shot or segment < 0
-            last_index, last_shot = index, shot
-            kept.append((segment, index))
-    return kept, dropped
-
-
-def _cut(
-    path: Path,
-    faces: _Faces,
-    plan: CropPlan,
-    kept: list[tuple[int, int]],
-    track: media.Track,
-    spec: GroupSpec,
-) -> Iterator[Group]:
-    """The groups, cut out in a second pass over the video."""
-    size, samples = spec.frames_per_group, spec.samples_per_group
-    wanted = iter(kept)
-    segment, index = next(wanted, (-1, -1))
-    frames: list[np.ndarray] = []
-    for tick, picture in media.on_grid(path, spec.fps):
-        if index < 0:
-            return
-        if tick < index * size:
-            continue
-        row = tick - faces.first
-        frames.append(picture.crop(plan.boxes[row], spec.size))
-        if len(frames) == size:
-            audio = track.window(index * samples, samples)
-            assert audio is not None
-            boxes = plan.boxes[row - size + 1 : row + 1]
-            yield Group(segment, index, np.stack(frames), audio, boxes)
-            segment, index = next(wanted, (-1, -1))
-            frames = []
-    if index >= 0:
-        raise OSError(f"{path}: decodes differently the second time; check the disk.")

@@ -1,91 +1,28 @@
-"""The group: 3 face frames and their speech, and how groups lie on disk.
+"""The group: 3 face frames and their speech, and how groups lie on disk as Parquet.
 
-This is the one module that knows the format. A dataset is a folder (local, ``s3://`` or any
-other URL that ``pyarrow.fs`` knows)::
-
-    DATA/groups/<video_id>.parquet   the groups of one video, in time order
-    DATA/ledger/<video_id>.json      what became of one video
-    DATA/dataset.json                spec, counts and the identity of the dataset
+This is the one module that knows the format of ``DATA/groups/<video_id>.parquet``; the ledger and
+``DATA/dataset.json`` belong to :mod:`s2vgan.ledger`.
 """
 
-import dataclasses
 import hashlib
+import itertools
 import json
-import uuid
+import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from s2vgan.errors import ConfigError, DatasetError
+from s2vgan import storage
+from s2vgan.errors import DatasetError
+from s2vgan.spec import FORMAT_VERSION, GroupSpec
 
-CropMode = Literal["tracked", "paper"]
-Status = Literal["ok", "empty", "rejected", "failed"]
-
-FORMAT_VERSION = 1
-ROWS_PER_CHUNK = 512  # 512 groups of 64x64 are 19 MB decoded: bounded memory, large enough I/O
+CHUNK_BYTES = 20 << 20  # of frames in one row group: bounded memory, large enough reads
 _METADATA_KEY = b"s2vgan"
-
-
-@dataclass(frozen=True)
-class GroupSpec:
-    """What one group holds. Two datasets can be mixed only if their specs are equal.
-
-    Attributes:
-        fps: frames a second of the grid.
-        frames_per_group: T, consecutive frames of one group.
-        sample_rate: of the mono speech, in Hz.
-        size: S, height and width of a face frame in pixels.
-        crop: ``tracked`` (one smoothed square per segment) or ``paper`` (each frame's Haar box).
-        version: of the format.
-    """
-
-    fps: int = 30
-    frames_per_group: int = 3
-    sample_rate: int = 16000
-    size: int = 64
-    crop: CropMode = "tracked"
-    version: int = FORMAT_VERSION
-
-    def __post_init__(self) -> None:
-        if self.fps <= 0 or (self.sample_rate * self.frames_per_group) % self.fps:
-            raise ConfigError(
-                f"fps {self.fps}: a group of {self.frames_per_group} frames is not a whole number "
-                f"of samples at {self.sample_rate} Hz; use a rate such as 24, 25, 30, 50 or 60."
-            )
-        if not 16 <= self.size <= 1024:
-            raise ConfigError(f"size {self.size}: use 16 to 1024 pixels.")
-        if self.crop not in ("tracked", "paper"):
-            raise ConfigError(f"crop {self.crop!r}: use tracked or paper.")
-
-    @property
-    def samples_per_group(self) -> int:
-        """Samples of speech in one group: 1,600 at 30 frames/s."""
-        return self.sample_rate * self.frames_per_group // self.fps
-
-    @property
-    def seconds(self) -> float:
-        """Length G of one group in seconds: 0.1 at 30 frames/s."""
-        return self.frames_per_group / self.fps
-
-    def window(self, past: float, ahead: float) -> tuple[int, int]:
-        """Samples before the group, and samples in all, of a window with context in seconds."""
-        before = round(past * self.sample_rate)
-        return before, before + self.samples_per_group + round(ahead * self.sample_rate)
-
-    @property
-    def frame_shape(self) -> tuple[int, int, int, int]:
-        """Shape (T, H, W, C) of the frames of one group."""
-        return (self.frames_per_group, self.size, self.size, 3)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The spec as plain JSON values."""
-        return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
@@ -107,80 +44,6 @@ class Group:
     boxes: np.ndarray
 
 
-@dataclass(frozen=True)
-class LedgerRow:
-    """What became of one video. ``cpu_seconds`` is the only field that may differ between runs.
-
-    Attributes:
-        video_id: from the content's SHA-256; ``src-`` and a hash of the name without content.
-        status: ok; empty (no complete group); rejected (cannot be used); failed (tried
-            again next time).
-        source: path or URL.
-        reason: why it is not ok, a sentence.
-        sha256: of the content.
-        seconds: from its first frame to the end of its last.
-        fps: its own average rate, frames a second.
-        frames: of the grid that have a picture.
-        face_frames: of these with a face.
-        groups: written.
-        segments: that they form.
-        dropped: groups that were not complete, by reason: no_face, no_audio, no_picture, or jump
-            (the face jumps, or a cut lies in it).
-        extractor: version of the extraction.
-        spec: of the groups.
-        cpu_seconds: that it took.
-    """
-
-    video_id: str
-    status: Status
-    source: str
-    reason: str = ""
-    sha256: str = ""
-    seconds: float = 0.0
-    fps: float = 0.0
-    frames: int = 0
-    face_frames: int = 0
-    groups: int = 0
-    segments: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    extractor: str = ""
-    spec: dict[str, Any] = field(default_factory=dict)
-    cpu_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """The contents of dataset.json.
-
-    Attributes:
-        spec: of every groups file.
-        sha256: over the names and bytes of the groups files: the dataset's identity.
-        groups: number of groups by video id.
-        videos: number of ledger rows by status.
-    """
-
-    spec: GroupSpec
-    sha256: str
-    groups: dict[str, int]
-    videos: dict[str, int]
-
-
-def open_url(url: str | Path) -> tuple[pafs.FileSystem, str]:
-    """Filesystem and path of a local path or URL.
-
-    Raises:
-        DatasetError: if pyarrow does not know the URL's scheme.
-    """
-    text = str(url)
-    if "://" not in text:
-        return pafs.LocalFileSystem(), str(Path(text).absolute())
-    try:
-        filesystem, path = pafs.FileSystem.from_uri(text)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DatasetError(f"{text}: not a path or URL that can be opened ({error}).") from error
-    return filesystem, path
-
-
 def schema(spec: GroupSpec) -> pa.Schema:
     """Arrow schema of a groups file, with the spec in its metadata."""
     fields = [
@@ -195,6 +58,11 @@ def schema(spec: GroupSpec) -> pa.Schema:
         [pa.field(name, kind, nullable=False) for name, kind in fields],
         metadata={_METADATA_KEY: json.dumps(spec.to_dict(), sort_keys=True)},
     )
+
+
+def rows_per_chunk(spec: GroupSpec) -> int:
+    """Groups that are written and read at a time: 568 of 64x64, 35 of 256x256."""
+    return max(1, CHUNK_BYTES // math.prod(spec.frame_shape))
 
 
 def _spec_of(found: pa.Schema, where: str) -> GroupSpec:
@@ -223,65 +91,114 @@ def _table(video_id: str, groups: list[Group], spec: GroupSpec) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=wanted)
 
 
-def _write_whole(filesystem: pafs.FileSystem, path: str, data: bytes) -> None:
-    """Write a small file so that it appears whole or not at all."""
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    with filesystem.open_output_stream(temporary) as stream:
-        stream.write(data)
-    filesystem.move(temporary, path)
+@dataclass(frozen=True)
+class Written:
+    """What was written: number of groups, and SHA-256 and bytes of the file ("" and 0 if none)."""
+
+    groups: int
+    sha256: str = ""
+    size: int = 0
 
 
-def write_groups(data: str | Path, video_id: str, groups: Iterable[Group], spec: GroupSpec) -> int:
-    """Write DATA/groups/<video_id>.parquet whole or not at all; memory stays bounded.
+class _Sink:
+    """A file being written, as the Parquet writer sees it; its bytes are hashed as they pass."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream, self._digest = stream, hashlib.sha256()
+        self.size = 0
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._stream.closed)
+
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        self._stream.write(data)
+        self.size += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+
+    @property
+    def sha256(self) -> str:
+        return self._digest.hexdigest()
+
+
+def write_groups(
+    data: str | Path,
+    video_id: str,
+    groups: Iterable[Group],
+    spec: GroupSpec,
+    *,
+    file: str | None = None,
+) -> Written:
+    """Write a groups file whole or not at all; memory stays bounded.
+
+    Args:
+        data: the dataset's folder or URL.
+        video_id: of the video.
+        groups: in time order.
+        spec: that they have.
+        file: to write; by default ``groups/<video_id>.parquet``.
 
     Returns:
-        The number of groups; with none, no file is left (one of an earlier run is removed).
+        What was written; with no group, no file is left (one of an earlier run is removed).
     """
-    filesystem, root = open_url(data)
-    folder = f"{root}/groups"
-    filesystem.create_dir(folder, recursive=True)
-    target = f"{folder}/{video_id}.parquet"
-    temporary = f"{target}.{uuid.uuid4().hex}.tmp"
+    file = file or f"groups/{video_id}.parquet"
     count = 0
+    sink: _Sink | None = None
     writer: pq.ParquetWriter | None = None
-    chunk: list[Group] = []
+    rows = iter(groups)
+    with storage.replacing(data, file) as target:
+        try:
+            while chunk := list(itertools.islice(rows, rows_per_chunk(spec))):
+                if writer is None:
+                    sink = _Sink(target.open())
+                    writer = pq.ParquetWriter(
+                        sink,
+                        schema(spec),
+                        compression={"frames": "zstd", "audio": "zstd"},
+                        compression_level={"frames": 1, "audio": 1},
+                        use_dictionary=False,
+                        write_statistics=False,
+                    )
+                writer.write_table(_table(video_id, chunk, spec))
+                count += len(chunk)
+        finally:
+            if writer is not None:
+                writer.close()
+    if sink is None:
+        storage.remove(data, file)
+        return Written(0)
+    return Written(count, sink.sha256, sink.size)
 
-    def flush() -> None:
-        nonlocal writer, chunk
-        if not chunk:
-            return
-        if writer is None:
-            writer = pq.ParquetWriter(
-                temporary,
-                schema(spec),
-                filesystem=filesystem,
-                compression={"frames": "zstd", "audio": "zstd"},
-                compression_level={"frames": 1, "audio": 1},
-                use_dictionary=False,
-                write_statistics=False,
-            )
-        writer.write_table(_table(video_id, chunk, spec))
-        chunk = []
 
+def iterate_groups(data: str | Path, file: str, spec: GroupSpec) -> Iterator[Group]:
+    """The groups of one file one after another; memory stays bounded.
+
+    Raises:
+        DatasetError: if the file is missing or torn.
+    """
+    filesystem, root = storage.open_url(data)
     try:
-        for group in groups:
-            chunk.append(group)
-            count += 1
-            if len(chunk) == ROWS_PER_CHUNK:
-                flush()
-        flush()
-        if writer is not None:
-            writer.close()
-            filesystem.move(temporary, target)
-        elif filesystem.get_file_info(target).type == pafs.FileType.File:
-            filesystem.delete_file(target)
-    except BaseException:
-        if writer is not None:
-            writer.close()
-        if filesystem.get_file_info(temporary).type == pafs.FileType.File:
-            filesystem.delete_file(temporary)
-        raise
-    return count
+        with filesystem.open_input_file(f"{root}/{file}") as stream:
+            parquet = pq.ParquetFile(stream)
+            for number in range(parquet.num_row_groups):
+                table = parquet.read_row_group(number)
+                frames, audio = decode_frames(table, spec), decode_audio(table, spec)
+                boxes = np.asarray(table["boxes"].to_pylist(), np.int16)
+                boxes = boxes.reshape(-1, spec.frames_per_group, 4)
+                segments, indices = table["segment"].to_pylist(), table["index"].to_pylist()
+                yield from map(Group, segments, indices, frames, audio, boxes)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DatasetError(f"{data}/{file}: cannot be read ({error}); extract it again.") from error
 
 
 def read_groups(data: str | Path, video_id: str) -> tuple[GroupSpec, pa.Table]:
@@ -290,7 +207,7 @@ def read_groups(data: str | Path, video_id: str) -> tuple[GroupSpec, pa.Table]:
     Raises:
         DatasetError: if the file is missing, torn or not a groups file.
     """
-    filesystem, root = open_url(data)
+    filesystem, root = storage.open_url(data)
     path = f"{root}/groups/{video_id}.parquet"
     try:
         table = pq.read_table(path, filesystem=filesystem)
@@ -327,130 +244,6 @@ def _decode(
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def write_ledger(data: str | Path, row: LedgerRow) -> None:
-    """Write DATA/ledger/<video_id>.json, whole."""
-    filesystem, root = open_url(data)
-    filesystem.create_dir(f"{root}/ledger", recursive=True)
-    text = json.dumps(dataclasses.asdict(row), indent=2, sort_keys=True) + "\n"
-    _write_whole(filesystem, f"{root}/ledger/{row.video_id}.json", text.encode())
-
-
-def read_ledger(data: str | Path) -> dict[str, LedgerRow]:
-    """All ledger rows by video id, in the order of their ids; empty where there is none."""
-    filesystem, root = open_url(data)
-    rows = {}
-    for path in _files(filesystem, f"{root}/ledger", ".json"):
-        try:
-            with filesystem.open_input_stream(path) as stream:
-                row = LedgerRow(**json.loads(stream.read()))
-        except (ValueError, TypeError) as error:
-            raise DatasetError(f"{path}: not a ledger record; delete it and extract again.") from (
-                error
-            )
-        rows[row.video_id] = row
-    return rows
-
-
-def read_ledger_row(data: str | Path, video_id: str) -> LedgerRow | None:
-    """The ledger row of one video, or None if there is none that can be read."""
-    filesystem, root = open_url(data)
-    path = f"{root}/ledger/{video_id}.json"
-    if filesystem.get_file_info(path).type != pafs.FileType.File:
-        return None
-    try:
-        with filesystem.open_input_stream(path) as stream:
-            return LedgerRow(**json.loads(stream.read()))
-    except (ValueError, TypeError):
-        return None
-
-
-def has_groups(data: str | Path, video_id: str) -> bool:
-    """Whether there is a groups file of a video."""
-    return _exists(data, f"groups/{video_id}.parquet")
-
-
-def has_dataset(data: str | Path) -> bool:
-    """Whether there is a DATA/dataset.json."""
-    return _exists(data, "dataset.json")
-
-
-def remove(data: str | Path, video_id: str) -> None:
-    """Remove the groups file and the ledger row of a video, if there are any."""
-    filesystem, root = open_url(data)
-    for name in (f"groups/{video_id}.parquet", f"ledger/{video_id}.json"):
-        if _exists(data, name):
-            filesystem.delete_file(f"{root}/{name}")
-
-
-def write_dataset(data: str | Path, spec: GroupSpec) -> DatasetInfo:
-    """Read the ledger and the groups files, and write DATA/dataset.json for them.
-
-    A groups file counts only if its ledger row says ``ok``.
-
-    Raises:
-        DatasetError: if a video was extracted with another spec, or its groups are gone.
-    """
-    filesystem, root = open_url(data)
-    rows = read_ledger(data)
-    digest = hashlib.sha256()
-    counts: dict[str, int] = {}
-    statuses: dict[str, int] = {}
-    for row in rows.values():
-        statuses[row.status] = statuses.get(row.status, 0) + 1
-        if row.status != "ok":
-            continue
-        if row.spec != spec.to_dict():
-            raise DatasetError(
-                f"{data}: {row.source} was extracted with another spec ({row.spec}); extract it "
-                "again, or use another folder."
-            )
-        if not has_groups(data, row.video_id):
-            raise DatasetError(
-                f"{data}: the groups of {row.source} are gone; extract it again, or delete "
-                f"ledger/{row.video_id}.json."
-            )
-        counts[row.video_id] = row.groups
-        digest.update(row.video_id.encode())
-        with filesystem.open_input_stream(f"{root}/groups/{row.video_id}.parquet") as stream:
-            for block in iter(lambda: stream.read(1 << 20), b""):
-                digest.update(block)
-    info = DatasetInfo(spec, digest.hexdigest(), counts, dict(sorted(statuses.items())))
-    text = json.dumps(dataclasses.asdict(info), indent=2, sort_keys=True) + "\n"
-    filesystem.create_dir(root, recursive=True)
-    _write_whole(filesystem, f"{root}/dataset.json", text.encode())
-    return info
-
-
-def read_dataset(data: str | Path) -> DatasetInfo:
-    """The contents of DATA/dataset.json.
-
-    Raises:
-        DatasetError: if there is none, or it cannot be read.
-    """
-    filesystem, root = open_url(data)
-    path = f"{root}/dataset.json"
-    if not has_dataset(data):
-        raise DatasetError(
-            f"{data}: no dataset here (no dataset.json); make one with "
-            f"`python pipelines/extract.py SOURCE... --out {data}`."
-        )
-    try:
-        with filesystem.open_input_stream(path) as stream:
-            found = json.loads(stream.read())
-        return DatasetInfo(
-            GroupSpec(**found["spec"]), found["sha256"], found["groups"], found["videos"]
-        )
-    except (ValueError, TypeError, KeyError) as error:
-        raise DatasetError(f"{path}: damaged ({error}); extract again to renew it.") from error
-
-
-def _exists(data: str | Path, name: str) -> bool:
-    filesystem, root = open_url(data)
-    return bool(filesystem.get_file_info(f"{root}/{name}").type == pafs.FileType.File)
-
-
-def _files(filesystem: pafs.FileSystem, folder: str, suffix: str) -> Iterator[str]:
-    if filesystem.get_file_info(folder).type != pafs.FileType.Directory:
-        return
-    found = filesystem.get_file_info(pafs.FileSelector(folder))
-    yield from sorted(info.path for info in found if info.path.endswith(suffix))
+def size_of(data: str | Path, video_id: str) -> int:
+    """Bytes of a video's groups file; 0 where there is none."""
+    return storage.size(data, f"groups/{video_id}.parquet")

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError
-from s2vgan.groups import read_ledger
+from s2vgan.ledger import read_rows
 from s2vgan.metrics import OpeningEstimator, mouth_opening_luma
 from s2vgan.metrics.registry import Opening
 
@@ -126,7 +126,7 @@ def _frames(dataset: GroupDataset, rows: np.ndarray) -> np.ndarray:
 def _read_truth(dataset: GroupDataset, data: str | Path, openings: str | Path | None) -> np.ndarray:
     spec = dataset.spec
     truth = np.full((len(dataset), spec.frames_per_group), np.nan)
-    ledger = read_ledger(data)
+    ledger = read_rows(data)
     asked = None if openings is None else Path(openings)
     if asked is not None and not asked.exists():
         raise DatasetError(f"{asked}: no such file or folder of true openings (*{SUFFIX}).")

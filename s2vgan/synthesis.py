@@ -12,8 +12,8 @@ from torch import Tensor
 from s2vgan import artifact
 from s2vgan.config import Config
 from s2vgan.errors import ConfigError
-from s2vgan.groups import GroupSpec
 from s2vgan.models import TalkingFace
+from s2vgan.spec import GroupSpec
 
 BLOCK = 32  # groups of one forward: memory stays bounded for speech of any length
 

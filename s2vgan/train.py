@@ -21,7 +21,7 @@ from s2vgan.config import Config
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import ConfigError, DatasetError, RunError, S2VError
 from s2vgan.files import write_text
-from s2vgan.groups import DatasetInfo, read_dataset
+from s2vgan.ledger import DatasetInfo, read_dataset
 from s2vgan.models import TalkingFace
 from s2vgan.progress import TrainingProgress
 from s2vgan.runlog import METRICS

@@ -13,7 +13,6 @@ from torch.nn.parallel import DistributedDataParallel
 from s2vgan.config import Config
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError
-from s2vgan.groups import GroupSpec
 from s2vgan.losses import (
     adversarial_loss,
     discriminator_loss,
@@ -21,6 +20,7 @@ from s2vgan.losses import (
     weighted_sum,
 )
 from s2vgan.models import TalkingFace, build_discriminator
+from s2vgan.spec import GroupSpec
 
 FIT_FRAMES = 1500  # frames of training time that the face codes are fitted on
 PRETRAIN_BATCH = 64  # windows; the audio encoder alone is cheap

@@ -1,7 +1,7 @@
 """Fixtures that tests share: real clips, a rendered talking head, videos made to measure."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,12 @@ import av
 import numpy as np
 import pytest
 
-from s2vgan import cluster, demo, extraction, groups
+from s2vgan import cluster, demo, extraction, groups, ledger
 from s2vgan.demo import Rendered
-from s2vgan.groups import GroupSpec
+from s2vgan.extraction import Options
+from s2vgan.groups import Group
+from s2vgan.ledger import LedgerRow
+from s2vgan.spec import GroupSpec
 
 # Small networks on busy cores: a second thread costs more than it brings, up to 20 times.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -72,9 +75,9 @@ def talking_head(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
 def demo_data(talking_head: Rendered, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset extracted from :func:`talking_head`."""
     data = tmp_path_factory.mktemp("demo") / "data"
-    row = extraction.extract_video(str(talking_head.video), data, GroupSpec())
+    row = extraction.extract_video(str(talking_head.video), data, Options())
     assert row.status == "ok", row.reason
-    groups.write_dataset(data, GroupSpec())
+    ledger.write_dataset(data, GroupSpec())
     return data
 
 
@@ -103,21 +106,25 @@ def make_video(tmp_path: Path) -> MakeVideo:
         matrix: int = 6,
         color_range: int = 1,
         layout: str = "mono",
+        fps: int | Fraction = 30,
+        options: dict[str, str] | None = None,
     ) -> Path:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         clock = Fraction(1, 90_000)
+        if path.suffix == ".avi" or codec.startswith("mpeg"):  # these know no times in between
+            clock = 1 / Fraction(fps)
         with av.open(str(path), "w") as output:
-            video: Any = output.add_stream(codec, rate=30)
+            video: Any = output.add_stream(codec, rate=fps)
             video.height, video.width = frames[0][1].shape[:2]
             video.pix_fmt, video.time_base = pix_fmt, clock
             video.codec_context.time_base = clock
             video.codec_context.colorspace = matrix
             video.codec_context.color_range = color_range
             if codec == "libx264":
-                video.options = {"crf": "10", "preset": "ultrafast"}
+                video.options = {"crf": "10", "preset": "ultrafast"} | (options or {})
             else:
-                video.bit_rate = 4_000_000
+                video.bit_rate, video.options = 4_000_000, options or {}
             sound: Any = None
             if audio is not None:
                 sound = output.add_stream(audio_codec, rate=sample_rate, layout=layout)
@@ -132,7 +139,7 @@ def make_video(tmp_path: Path) -> MakeVideo:
                 output.mux(video.encode(frame))
             output.mux(video.encode(None))
             if sound is not None and audio is not None:
-                channels = 2 if layout == "stereo" else 1
+                channels = av.AudioLayout(layout).nb_channels
                 pcm = np.rint(np.clip(audio, -1, 1) * 32767).astype(np.int16)
                 frame = av.AudioFrame.from_ndarray(
                     np.repeat(pcm, channels)[None], format="s16", layout=layout
@@ -146,6 +153,18 @@ def make_video(tmp_path: Path) -> MakeVideo:
         return path
 
     return make
+
+
+def write_video(
+    data: Path, video_id: str, rows: Iterable[Group], spec: GroupSpec, **fields: Any
+) -> LedgerRow:
+    """Put a video into a dataset: its groups file, and the ledger row that belongs to it."""
+    written = groups.write_groups(data, video_id, rows, spec)
+    values = {"source": "made up", "groups": written.groups, "groups_sha256": written.sha256}
+    values |= {"groups_size": written.size, "spec": spec.to_dict()}
+    row = LedgerRow(video_id=video_id, status="ok", **(values | fields))
+    ledger.write_row(data, row)
+    return row
 
 
 @pytest.fixture(scope="session")
@@ -165,14 +184,8 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.append(
                 groups.Group(0, index, frames, audio.astype(np.int16), np.zeros((3, 4), np.int16))
             )
-        groups.write_groups(data, f"video{number}", rows, spec)
-        groups.write_ledger(
-            data,
-            groups.LedgerRow(
-                f"video{number}", "ok", "made up", groups=len(rows), spec=spec.to_dict()
-            ),
-        )
-    groups.write_dataset(data, spec)
+        write_video(data, f"video{number}", rows, spec)
+    ledger.write_dataset(data, spec)
     return data
 
 

@@ -187,3 +187,23 @@ def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     assert [(line["step"], line["loss_g"]) for line in read_log(tmp_path)] == [
         (0, 0.333333), (10, 0.333333), (15, 2.0)
     ]  # fmt: skip
+
+
+def test_a_dataset_is_shown(
+    toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", str(toy_data), "--no-sheet"]) == 0
+    said = capsys.readouterr().out
+    assert "120 groups of 2 videos" in said and "made up" in said
+    assert not (toy_data / "contact_sheet.html").exists()
+    sheet = tmp_path / "sheet.html"
+    assert main(["data", str(toy_data), "--sheet", str(sheet), "--videos", "1"]) == 0
+    assert f"Contact sheet: {sheet}" in capsys.readouterr().out
+    assert sheet.read_text().count("data:image/jpeg") == 1
+    for arguments, sentence in (
+        ([str(tmp_path)], "no dataset here"),
+        ([str(toy_data), "--sheet", str(sheet / "x.html")], "cannot be written"),
+        ([str(toy_data), "--videos", "0"], "0 videos"),
+    ):
+        assert main(["data", *arguments]) == 2
+        assert sentence in capsys.readouterr().err

@@ -7,7 +7,10 @@ import pytest
 
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError
-from s2vgan.groups import Group, GroupSpec, LedgerRow, write_dataset, write_groups, write_ledger
+from s2vgan.groups import Group, write_groups
+from s2vgan.ledger import write_dataset
+from s2vgan.spec import GroupSpec
+from tests.conftest import write_video
 
 
 def test_held_out_time_is_the_end_of_each_video(toy_data: Path) -> None:
@@ -41,8 +44,7 @@ def gap_data(folder: Path) -> Path:
               np.zeros((3, 4), np.int16))
         for segment, index in [(0, 0), (0, 1), (0, 2), (1, 7), (1, 8), (2, 9)]
     ]  # fmt: skip
-    write_groups(folder, "v", rows, spec)
-    write_ledger(folder, LedgerRow("v", "ok", "made up", groups=len(rows), spec=spec.to_dict()))
+    write_video(folder, "v", rows, spec)
     write_dataset(folder, spec)
     return folder
 

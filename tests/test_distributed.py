@@ -9,7 +9,7 @@ from torch import distributed, multiprocessing
 
 from s2vgan.config import Config, ModelConfig, TrainConfig
 from s2vgan.errors import DatasetError
-from s2vgan.groups import GroupSpec
+from s2vgan.spec import GroupSpec
 from s2vgan.train import Launch, train_loop
 from s2vgan.training import Batch, TrainState, train_step
 

@@ -16,9 +16,12 @@ from s2vgan.contenders import SHUFFLED, Contender, _other_speech, cut_pieces, fr
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError, RunError
 from s2vgan.evaluation import Evaluation, compare, evaluate
-from s2vgan.groups import Group, GroupSpec, LedgerRow, write_dataset, write_groups, write_ledger
+from s2vgan.groups import Group
+from s2vgan.ledger import write_dataset
 from s2vgan.metrics import METRICS, Instruments
 from s2vgan.openings import make_ruler
+from s2vgan.spec import GroupSpec
+from tests.conftest import write_video
 from tests.test_metrics import talking
 
 SPEC = GroupSpec(size=32)
@@ -38,11 +41,7 @@ def write_talking(data: Path, seconds: Sequence[float] = (40,)) -> GroupDataset:
             for i in range(count // 3)
         )
         name = f"video{number}"
-        write_groups(data, name, groups, SPEC)
-        source = data / f"{name}.mp4"
-        write_ledger(
-            data, LedgerRow(name, "ok", str(source), groups=count // 3, spec=SPEC.to_dict())
-        )
+        write_video(data, name, groups, SPEC, source=str(data / f"{name}.mp4"))
         ticks = np.concatenate([np.arange(3) + 3 * (i + 5 * (i >= gap)) for i in range(count // 3)])
         table = {"frame": ticks, "time": ticks / 30, "opening": opening.astype(np.float32)}
         pq.write_table(pa.table(table), data / f"{name}.openings.parquet")

@@ -1,17 +1,23 @@
+import dataclasses
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from s2vgan import extraction, groups
+from s2vgan import extraction, groups, ledger, source, spans
 from s2vgan.errors import DatasetError
-from s2vgan.extraction import extract_video
-from s2vgan.groups import GroupSpec, LedgerRow
+from s2vgan.extraction import Known, Options, extract_video
+from s2vgan.ledger import LedgerRow
+from s2vgan.source import Source
+from s2vgan.spec import GroupSpec
 from tests.conftest import MakeVideo
 from tests.test_media import impulse
 
 SPEC = GroupSpec()
+OPTIONS = Options()
 Frames = list[tuple[float, np.ndarray]]
 
 
@@ -71,7 +77,7 @@ def test_a_flash_and_an_impulse_come_out_where_they_were(
         impulse(2.4, click - audio_start, 16000),
         audio_start=audio_start,
     )
-    row = extract_video(str(path), tmp_path / "data", SPEC)
+    row = extract_video(str(path), tmp_path / "data", OPTIONS)
     assert row.status == "ok", row.reason
     frames, audio, _, indices = rows_of(tmp_path / "data", row)
     light = frames.mean(axis=(2, 3, 4)).reshape(-1)
@@ -92,7 +98,7 @@ def test_the_crop_shows_the_face(tmp_path: Path, make_video: MakeVideo, face: np
     import cv2
 
     path = make_video("x.mp4", talk(face, [n / 30 for n in range(30)]), impulse(1.1, 0.5, 16000))
-    row = extract_video(str(path), tmp_path, SPEC)
+    row = extract_video(str(path), tmp_path, OPTIONS)
     spec, table = groups.read_groups(tmp_path, row.video_id)
     x, y, w, h = table["boxes"][4].as_py()[:4]
     assert abs(x + w / 2 - 112) < 6 and abs(y + h / 2 - 59) < 8 and 48 <= w == h <= 66
@@ -107,7 +113,7 @@ def test_a_gap_without_a_face_starts_a_segment(
     blank = np.full_like(face, 90)
     frames = [(n / 30, blank if 32 <= n < 50 else face) for n in range(90)]
     path = make_video("x.mp4", frames, impulse(3.1, 0.5, 16000))
-    row = extract_video(str(path), tmp_path, SPEC)
+    row = extract_video(str(path), tmp_path, OPTIONS)
     _, _, segments, indices = rows_of(tmp_path, row)
     assert indices == [*range(10), *range(17, 30)]  # ticks 32 to 49 touch groups 10 to 16
     assert segments == [0] * 10 + [1] * 13
@@ -120,7 +126,7 @@ def test_groups_without_complete_sound_are_dropped(
 ) -> None:
     times = [n / 30 for n in range(60)]
     path = make_video("x.mkv", talk(face, times), impulse(1.0, 0.5, 16000), audio_start=0.45)
-    row = extract_video(str(path), tmp_path, SPEC)
+    row = extract_video(str(path), tmp_path, OPTIONS)
     assert rows_of(tmp_path, row)[3] == list(range(5, 14))
     assert row.dropped == {"no_audio": 11}
 
@@ -130,9 +136,9 @@ def test_extraction_is_repeatable(talking_head: object, tmp_path: Path, crop: st
     spec = GroupSpec(crop=crop)  # type: ignore[arg-type]
     infos = []
     for name in ("one", "two"):
-        row = extract_video(str(talking_head.video), tmp_path / name, spec)  # type: ignore[attr-defined]
+        row = extract_video(str(talking_head.video), tmp_path / name, Options(spec))  # type: ignore[attr-defined]
         assert row.status == "ok"
-        infos.append(groups.write_dataset(tmp_path / name, spec))
+        infos.append(ledger.write_dataset(tmp_path / name, spec))
     assert infos[0] == infos[1]
     files = [tmp_path / name / "groups" / f"{row.video_id}.parquet" for name in ("one", "two")]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -140,9 +146,9 @@ def test_extraction_is_repeatable(talking_head: object, tmp_path: Path, crop: st
 
 def test_the_talking_head_comes_out_whole(demo_data: Path) -> None:
     """20 s of one face without a cut: one segment, next to nothing dropped."""
-    info = groups.read_dataset(demo_data)
+    info = ledger.read_dataset(demo_data)
     assert sum(info.groups.values()) >= 190
-    row = next(iter(groups.read_ledger(demo_data).values()))
+    row = next(iter(ledger.read_rows(demo_data).values()))
     assert row.segments == 1 and row.face_frames >= 0.99 * row.frames
     assert row.seconds == pytest.approx(20, abs=0.5) and row.fps == 30
 
@@ -154,38 +160,40 @@ def test_what_is_done_is_not_done_again(
     path = make_video("x.mp4", talk(face, times), impulse(1.1, 0.5, 16000))
     silent = make_video("silent.mp4", talk(face, times))
     data = tmp_path / "data"
-    first = [extract_video(str(source), data, SPEC) for source in (path, silent)]
+    first = [extract_video(str(some), data, OPTIONS) for some in (path, silent)]
     assert [row.status for row in first] == ["ok", "rejected"]
 
     def never(*_: object) -> None:
         raise AssertionError("extracted again")
 
-    real = extraction._extract
-    monkeypatch.setattr(extraction, "_extract", never)
-    assert [extract_video(str(source), data, SPEC) for source in (path, silent)] == first
+    monkeypatch.setattr(spans, "inspect", never)
+    assert [extract_video(str(some), data, OPTIONS) for some in (path, silent)] == first
 
-    # A lost file, another version of the extractor or other content is work again.
-    monkeypatch.setattr(extraction, "_extract", real)
-    (data / "groups" / f"{first[0].video_id}.parquet").unlink()
-    assert extract_video(str(path), data, SPEC).status == "ok"
-    assert groups.has_groups(data, first[0].video_id)
+    # A lost or torn file, another face, extractor or content is work again.
+    monkeypatch.undo()
+    file = data / "groups" / f"{first[0].video_id}.parquet"
+    for damage in (file.unlink, lambda: file.write_bytes(file.read_bytes()[:-9])):
+        damage()
+        assert extract_video(str(path), data, OPTIONS).status == "ok"
+        assert groups.size_of(data, first[0].video_id) == first[0].groups_size
+    assert extract_video(str(path), data, Options(face="central")).face == "central"
     monkeypatch.setattr(extraction, "EXTRACTOR", "next")
-    assert extract_video(str(path), data, SPEC).extractor == "next"
+    assert extract_video(str(path), data, OPTIONS).extractor == "next"
     make_video("x.mp4", talk(face, times[:20]), impulse(1.1, 0.5, 16000))
-    assert extract_video(str(path), data, SPEC).video_id != first[0].video_id
+    assert extract_video(str(path), data, OPTIONS).video_id != first[0].video_id
 
 
 def test_a_missing_video_is_tried_again(
     tmp_path: Path, make_video: MakeVideo, face: np.ndarray
 ) -> None:
-    source, data = tmp_path / "x.mp4", tmp_path / "data"
-    row = extract_video(str(source), data, SPEC)
+    path, data = tmp_path / "x.mp4", tmp_path / "data"
+    row = extract_video(str(path), data, OPTIONS)
     assert row.status == "failed" and "no such file" in row.reason
-    assert list(groups.read_ledger(data)) == [row.video_id] and row.video_id.startswith("src-")
+    assert list(ledger.read_rows(data)) == [row.video_id] and row.video_id.startswith("src-")
     make_video("x.mp4", talk(face, [n / 30 for n in range(30)]), impulse(1.1, 0.5, 16000))
-    row = extract_video(str(source), data, SPEC)
+    row = extract_video(str(path), data, OPTIONS)
     assert row.status == "ok"
-    assert list(groups.read_ledger(data)) == [row.video_id]
+    assert list(ledger.read_rows(data)) == [row.video_id]
 
 
 def test_a_broken_video_leaves_a_reason_and_no_file(
@@ -196,12 +204,12 @@ def test_a_broken_video_leaves_a_reason_and_no_file(
     def torn(*_: object) -> None:
         raise MemoryError("too much")
 
-    monkeypatch.setattr(extraction.media.Picture, "crop", torn)
-    row = extract_video(str(path), tmp_path / "data", SPEC)
+    monkeypatch.setattr(spans.media.Picture, "patch", torn)
+    row = extract_video(str(path), tmp_path / "data", OPTIONS)
     assert row.status == "failed" and row.reason == "MemoryError: too much"
-    assert not list((tmp_path / "data" / "groups").iterdir())
+    assert not list((tmp_path / "data").glob("groups/*"))
     monkeypatch.undo()
-    assert extract_video(str(path), tmp_path / "data", SPEC).status == "ok"
+    assert extract_video(str(path), tmp_path / "data", OPTIONS).status == "ok"
 
 
 def test_a_video_found_unfit_in_the_middle_is_rejected(
@@ -209,44 +217,42 @@ def test_a_video_found_unfit_in_the_middle_is_rejected(
 ) -> None:
     path = make_video("x.mp4", talk(face, [n / 30 for n in range(30)]), impulse(1.1, 0.5, 16000))
     data = tmp_path / "data"
-    before = extract_video(str(path), data, SPEC)
-    assert before.status == "ok" and groups.has_groups(data, before.video_id)
+    before = extract_video(str(path), data, OPTIONS)
+    assert before.status == "ok" and groups.size_of(data, before.video_id)
 
     monkeypatch.setattr(extraction, "EXTRACTOR", "next")
-    monkeypatch.setattr(extraction.media, "MAX_SECONDS", 0.5)
-    row = extract_video(str(path), data, SPEC)
+    monkeypatch.setattr(spans.media, "MAX_SECONDS", 0.5)
+    row = extract_video(str(path), data, OPTIONS)
     assert (row.video_id, row.status) == (before.video_id, "rejected")
     assert row.reason == "longer than 0.5 s: cut it first."
-    assert not groups.has_groups(data, row.video_id)
+    assert not groups.size_of(data, row.video_id)
 
 
 def test_a_file_that_may_not_be_read_is_tried_again(
     tmp_path: Path, make_video: MakeVideo, face: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_video("x.mp4", talk(face, [0, 0.04]))
-    assert extraction.content_of(str(path)) and extraction.content_of("s3://bucket/x.mp4") is None
 
     def locked(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(extraction.hashlib, "file_digest", locked)
-    assert extraction.content_of(str(path)) is None
-    row = extract_video(str(path), tmp_path / "data", SPEC)
+    monkeypatch.setattr(source.hashlib, "file_digest", locked)
+    row = extract_video(str(path), tmp_path / "data", OPTIONS)
     assert (row.status, row.reason) == ("failed", "cannot be read (Permission denied).")
 
 
 def test_another_spec_is_refused_and_named(demo_data: Path, talking_head: object) -> None:
     with pytest.raises(DatasetError, match=r"size 64 \(asked for: 96\)"):
-        extract_video(str(talking_head.video), demo_data, GroupSpec(size=96))  # type: ignore[attr-defined]
+        extract_video(str(talking_head.video), demo_data, Options(GroupSpec(size=96)))  # type: ignore[attr-defined]
 
 
 def test_a_url_is_a_source(tmp_path: Path, make_video: MakeVideo, face: np.ndarray) -> None:
     path = make_video("x.mp4", talk(face, [n / 30 for n in range(30)]), impulse(1.1, 0.5, 16000))
-    row = extract_video(f"file://{path}", tmp_path / "data", SPEC)
+    row = extract_video(f"file://{path}", tmp_path / "data", OPTIONS)
     assert row.status == "ok"
-    again = extract_video(str(path), tmp_path / "other", SPEC)
+    again = extract_video(str(path), tmp_path / "other", OPTIONS)
     assert again.video_id == row.video_id
-    gone = extract_video(f"file://{tmp_path}/none.mp4", tmp_path / "data", SPEC)
+    gone = extract_video(f"file://{tmp_path}/none.mp4", tmp_path / "data", OPTIONS)
     assert gone.status == "failed" and "cannot be fetched" in gone.reason
 
 
@@ -282,10 +288,10 @@ def test_edge_clips(clips: Path, tmp_path: Path, crop: str) -> None:
     assert {path.name for path in (clips / "edge").iterdir()} == set(EDGE)
     crops = {}
     for name, (status, count, words) in EDGE.items():
-        row = extract_video(str(clips / "edge" / name), tmp_path, spec)
+        row = extract_video(str(clips / "edge" / name), tmp_path, Options(spec))
         assert (row.status, row.groups in count) == (status, True), (name, row)
         assert words in row.reason, (name, row.reason)
-        assert groups.has_groups(tmp_path, row.video_id) == (status == "ok")
+        assert bool(groups.size_of(tmp_path, row.video_id)) == (status == "ok")
         if status == "ok":
             slots = row.groups + sum(row.dropped.values())
             assert 30 <= slots <= 31, name
@@ -300,7 +306,7 @@ def test_edge_clips(clips: Path, tmp_path: Path, crop: str) -> None:
 
 @pytest.mark.real_clips
 def test_two_faces_never_alternate(clips: Path, tmp_path: Path) -> None:
-    row = extract_video(str(clips / "edge" / "twofaces.mp4"), tmp_path, SPEC)
+    row = extract_video(str(clips / "edge" / "twofaces.mp4"), tmp_path, OPTIONS)
     _, table = groups.read_groups(tmp_path, row.video_id)
     boxes = np.array(table["boxes"].to_pylist()).reshape(-1, 4)
     assert row.segments == 1 and np.ptp(boxes[:, 0]) < 30 and np.ptp(boxes[:, 2]) == 0
@@ -311,3 +317,152 @@ def test_the_ledger_is_json_that_people_can_read(demo_data: Path) -> None:
     record = json.loads(path.read_text())
     assert record["status"] == "ok" and record["source"].endswith("head.mp4")
     assert {"seconds", "fps", "frames", "face_frames", "groups", "dropped"} <= set(record)
+
+
+@pytest.fixture
+def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 2 s instead of a minute, so that short videos have several."""
+    monkeypatch.setattr(spans, "BLOCK_SECONDS", 2)
+
+
+def without_times(row: LedgerRow) -> LedgerRow:
+    return dataclasses.replace(row, cpu_seconds=0)
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "x.mkv", "x.avi"])
+def test_how_a_video_is_cut_into_spans_changes_nothing(
+    tmp_path: Path, make_video: MakeVideo, face: np.ndarray, short_blocks: None, name: str
+) -> None:
+    """Picture and sound, a gap without a face and one without a picture lie across the borders."""
+    random = np.random.default_rng(0)
+    blank = np.full_like(face, 90)
+    frames = [
+        (n / 30, blank if 170 <= n < 190 else np.roll(face, n // 4, axis=1))
+        for n in range(330)
+        if not 235 <= n < 250
+    ]
+    path = make_video(name, frames, random.normal(0, 0.1, 11 * 16000))
+    rows, files = [], []
+    for seconds in (600, 2, 4):
+        data = tmp_path / f"every{seconds}"
+        rows.append(without_times(extract_video(str(path), data, OPTIONS, span_seconds=seconds)))
+        files.append((data / "groups" / f"{rows[-1].video_id}.parquet").read_bytes())
+        assert not list(data.glob("parts/*"))
+    assert rows[0] == rows[1] == rows[2] and rows[0].status == "ok"
+    assert files[0] == files[1] == files[2]
+    assert rows[0].segments >= 6 and set(rows[0].dropped) >= {"no_face", "no_picture"}
+    lengths = {why: 0 for _, _, why in rows[0].timeline}
+    for first, stop, why in rows[0].timeline:
+        lengths[why] += stop - first
+    assert lengths.pop("kept") == rows[0].groups and lengths == rows[0].dropped
+    borders = [first for first, _, _ in rows[0].timeline] + [rows[0].timeline[-1][1]]
+    assert borders == sorted(set(borders)) and (borders[0], borders[-1]) == (0, 110)
+
+
+def test_no_segment_crosses_a_block(
+    tmp_path: Path, make_video: MakeVideo, face: np.ndarray, short_blocks: None
+) -> None:
+    path = make_video("x.mp4", talk(face, [n / 30 for n in range(150)]), impulse(5.1, 0.5, 16000))
+    row = extract_video(str(path), tmp_path / "data", OPTIONS)
+    _, _, segments, indices = rows_of(tmp_path / "data", row)
+    assert indices == list(range(50)) and segments == [index // 20 for index in indices]
+
+
+def test_parts_that_are_there_are_not_extracted_again(
+    tmp_path: Path,
+    make_video: MakeVideo,
+    face: np.ndarray,
+    short_blocks: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An interrupted long video goes on with the spans that are missing."""
+    path = make_video("x.mp4", talk(face, [n / 30 for n in range(180)]), impulse(6.1, 0.5, 16000))
+    whole = extract_video(str(path), tmp_path / "whole", OPTIONS)
+    data, asked = tmp_path / "data", []
+    real = spans.extract_span
+
+    def failing(*arguments: Any) -> dict[str, Any]:
+        asked.append(arguments[-2])
+        if arguments[-2] == 60 and asked.count(60) == 1:
+            raise RuntimeError("killed")
+        return real(*arguments)
+
+    monkeypatch.setattr(spans, "extract_span", failing)
+    row = extract_video(str(path), data, OPTIONS, span_seconds=2)
+    assert (row.status, row.reason) == ("failed", "RuntimeError: killed")
+    assert asked == [0, 60, 120, 180] and not list((data / "groups").glob("*"))
+    again = extract_video(str(path), data, OPTIONS, span_seconds=2)
+    assert asked == [0, 60, 120, 180, 60]
+    assert without_times(again) == without_times(whole)
+    file = f"{row.video_id}.parquet"
+    assert (data / "groups" / file).read_bytes() == (tmp_path / "whole/groups" / file).read_bytes()
+    assert not (data / "parts" / row.video_id).exists()
+
+
+def test_a_part_of_a_video(tmp_path: Path, make_video: MakeVideo, face: np.ndarray) -> None:
+    """Whole groups inside the part, at the places that they have in the whole video."""
+    frames = talk(face, [n / 30 for n in range(150)], flash=2.5)
+    path = make_video("x.mp4", frames, impulse(5.1, 2.51, 16000))
+    part = Source(str(path), 1.95, 3.98)
+    row = extract_video(part, tmp_path, OPTIONS)
+    whole = extract_video(str(path), tmp_path, OPTIONS)
+    found, audio, _, indices = rows_of(tmp_path, row)
+    assert indices == list(range(20, 39)) and row.status == "ok"
+    assert row.video_id == f"{whole.video_id}-1950-3980" and (row.start, row.end) == (1.95, 3.98)
+    assert int(found.mean(axis=(1, 2, 3, 4)).argmax()) == 5
+    np.testing.assert_array_equal(audio, rows_of(tmp_path, whole)[1][20:39])
+    assert row.timeline == ((20, 39, "kept"),) and row.seconds == pytest.approx(1.9)
+    nothing = extract_video(Source(str(path), 1.01, 1.08), tmp_path, OPTIONS)
+    assert (nothing.status, nothing.groups) == ("empty", 0)
+
+
+def test_what_is_known_needs_no_reading(
+    tmp_path: Path, make_video: MakeVideo, face: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = [n / 30 for n in range(30)]
+    path = make_video("x.mp4", talk(face, times), impulse(1.1, 0.5, 16000))
+    data = tmp_path / "data"
+    row = extract_video(str(path), data, OPTIONS)
+    video = Source(str(path))
+
+    def find(some: Source = video, options: Options = OPTIONS) -> LedgerRow | None:
+        return Known(data, options).find(some, some.location)
+
+    assert find(options=Options(face="central")) is None
+    assert find(Source(str(path), 0.2, 0.9)) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "sha256", lambda path: pytest.fail("read"))
+        assert find() == row
+
+    # A copy is known by its content, a touched file as well; changed content is not.
+    copy = tmp_path / "copy.mp4"
+    copy.write_bytes(path.read_bytes())
+    assert find(Source(str(copy))) == row
+    os.utime(path, (1, 1))
+    assert find() == row
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert find() is None
+    (data / "groups" / f"{row.video_id}.parquet").unlink()
+    assert find(Source(str(copy))) is None
+
+
+def test_the_central_face_or_the_largest(
+    tmp_path: Path, make_video: MakeVideo, face: np.ndarray
+) -> None:
+    """A large face at the side and a small one in the middle."""
+    import cv2
+
+    picture = np.full((360, 720, 3), 90, np.uint8)
+    picture[:360, :360] = cv2.resize(face, (360, 360))
+    picture[100:270, 360:530] = face[:170, :170]
+    frames = [(n / 30, picture) for n in range(15)]
+    path = make_video("x.mp4", frames, impulse(1, 0.2, 16000))
+    sides, places = {}, {}
+    for choice in ("largest", "central"):
+        row = extract_video(str(path), tmp_path / choice, Options(face=choice))  # type: ignore[arg-type]
+        _, table = groups.read_groups(tmp_path / choice, row.video_id)
+        x, _, sides[choice], _ = table["boxes"][0].as_py()[:4]
+        places[choice] = x + sides[choice] / 2
+    assert sides["largest"] > 1.2 * sides["central"]
+    assert places["largest"] == pytest.approx(158, abs=15)
+    assert places["central"] == pytest.approx(472, abs=15)

@@ -1,5 +1,6 @@
 import dataclasses
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from s2vgan import groups
+from s2vgan import groups, ledger
 from s2vgan.errors import ConfigError, DatasetError
-from s2vgan.groups import Group, GroupSpec, LedgerRow
+from s2vgan.groups import Group
+from s2vgan.ledger import LedgerRow
+from s2vgan.spec import GroupSpec
+from tests.conftest import write_video
 
 SPEC = GroupSpec(size=16)
 
@@ -30,11 +34,10 @@ def row(video_id: str, count: int = 0, spec: GroupSpec = SPEC, **values: object)
     return dataclasses.replace(base, **values)  # type: ignore[arg-type]
 
 
-def dataset(data: Path, ids: str = "ab", count: int = 3) -> groups.DatasetInfo:
+def dataset(data: Path, ids: str = "ab", count: int = 3) -> ledger.DatasetInfo:
     for video_id in ids:
-        groups.write_groups(data, video_id, map(group, range(count)), SPEC)
-        groups.write_ledger(data, row(video_id, count))
-    return groups.write_dataset(data, SPEC)
+        write_video(data, video_id, map(group, range(count)), SPEC)
+    return ledger.write_dataset(data, SPEC)
 
 
 @pytest.mark.parametrize(("fps", "samples"), [(30, 1600), (25, 1920), (24, 2000), (60, 800)])
@@ -52,9 +55,11 @@ def test_bad_spec_is_refused(values: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("count", [1, 5, 9])
 def test_round_trip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(groups, "ROWS_PER_CHUNK", 4)  # so that 5 and 9 rows need several chunks
+    monkeypatch.setattr(
+        groups, "rows_per_chunk", lambda spec: 4
+    )  # so that 5 and 9 rows need several chunks
     wanted = [group(index) for index in range(count)]
-    assert groups.write_groups(tmp_path, "v", iter(wanted), SPEC) == count
+    assert groups.write_groups(tmp_path, "v", iter(wanted), SPEC).groups == count
     spec, table = groups.read_groups(tmp_path, "v")
     assert spec == SPEC
     assert set(table["video_id"].to_pylist()) == {"v"}
@@ -96,8 +101,9 @@ def test_a_torn_write_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_no_group_leaves_no_file(tmp_path: Path) -> None:
     groups.write_groups(tmp_path, "v", [group(0)], SPEC)
-    assert groups.write_groups(tmp_path, "v", [], SPEC) == 0
-    assert not groups.has_groups(tmp_path, "v")
+    assert groups.size_of(tmp_path, "v") > 0
+    assert groups.write_groups(tmp_path, "v", [], SPEC) == groups.Written(0)
+    assert groups.size_of(tmp_path, "v") == 0 and not list((tmp_path / "groups").iterdir())
 
 
 def test_a_group_of_another_shape_is_refused(tmp_path: Path) -> None:
@@ -119,63 +125,87 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 
 
 def test_ledger_round_trip_and_remove(tmp_path: Path) -> None:
-    wanted = row("b", 3, dropped={"no_face": 2}, sha256="0" * 64)
-    groups.write_ledger(tmp_path, row("c"))
-    groups.write_ledger(tmp_path, wanted)
-    assert list(groups.read_ledger(tmp_path)) == ["b", "c"]
-    assert groups.read_ledger_row(tmp_path, "b") == wanted
-    groups.remove(tmp_path, "b")
-    groups.remove(tmp_path, "never was")
-    assert groups.read_ledger_row(tmp_path, "b") is None
+    wanted = row("b", 3, dropped={"no_face": 2}, timeline=((0, 2, "no_face"), (2, 5, "kept")))
+    ledger.write_row(tmp_path, row("c"))
+    ledger.write_row(tmp_path, wanted)
+    assert list(ledger.read_rows(tmp_path)) == ["b", "c"]
+    assert ledger.read_row(tmp_path, "b") == wanted
+    ledger.remove(tmp_path, "b")
+    ledger.remove(tmp_path, "never was")
+    assert ledger.read_row(tmp_path, "b") is None
     (tmp_path / "ledger" / "c.json").write_text("{")
     with pytest.raises(DatasetError, match=r"c\.json"):
-        groups.read_ledger(tmp_path)
+        ledger.read_rows(tmp_path)
 
 
 def test_dataset_identity(tmp_path: Path) -> None:
     info = dataset(tmp_path / "one")
-    assert info == groups.read_dataset(tmp_path / "one")
+    assert info == ledger.read_dataset(tmp_path / "one")
     assert info.groups == {"a": 3, "b": 3} and info.videos == {"ok": 2}
     assert dataset(tmp_path / "two") == info
-    groups.write_ledger(tmp_path / "two", row("a", 3, cpu_seconds=99.0, source="elsewhere"))
-    assert groups.write_dataset(tmp_path / "two", SPEC) == info
+    before = ledger.read_rows(tmp_path / "two")["a"]
+    ledger.write_row(tmp_path / "two", dataclasses.replace(before, cpu_seconds=9, source="there"))
+    assert ledger.write_dataset(tmp_path / "two", SPEC) == info
     assert dataset(tmp_path / "three", count=4).sha256 != info.sha256
 
 
 def test_only_videos_that_are_ok_count(tmp_path: Path) -> None:
     info = dataset(tmp_path)
-    groups.write_ledger(tmp_path, row("b", status="failed"))
-    changed = groups.write_dataset(tmp_path, SPEC)
+    ledger.write_row(tmp_path, row("b", status="failed"))
+    changed = ledger.write_dataset(tmp_path, SPEC)
     assert changed.groups == {"a": 3} and changed.videos == {"failed": 1, "ok": 1}
     assert changed.sha256 != info.sha256
 
 
-def test_groups_that_are_gone_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"PAR1")])
+def test_groups_that_are_gone_or_torn_are_named(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
     dataset(tmp_path)
-    (tmp_path / "groups" / "a.parquet").unlink()
-    with pytest.raises(DatasetError, match=r"are gone; extract it again, or delete ledger/a\.json"):
-        groups.write_dataset(tmp_path, SPEC)
+    damage(tmp_path / "groups" / "a.parquet")
+    with pytest.raises(DatasetError, match=r"extract it again, or delete ledger/a\.json"):
+        ledger.write_dataset(tmp_path, SPEC)
 
 
 def test_specs_are_not_mixed(tmp_path: Path) -> None:
     dataset(tmp_path)
-    groups.write_ledger(tmp_path, row("c", spec=GroupSpec(size=32)))
+    ledger.write_row(tmp_path, row("c", spec=GroupSpec(size=32)))
     with pytest.raises(DatasetError, match=r"c\.mp4"):
-        groups.write_dataset(tmp_path, SPEC)
+        ledger.write_dataset(tmp_path, SPEC)
 
 
 def test_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"extract\.py"):
-        groups.read_dataset(tmp_path)
+        ledger.read_dataset(tmp_path)
     (tmp_path / "dataset.json").write_text("{}")
     with pytest.raises(DatasetError, match="damaged"):
-        groups.read_dataset(tmp_path)
+        ledger.read_dataset(tmp_path)
     with pytest.raises(DatasetError, match="xyz"):
-        groups.read_dataset("xyz://bucket/data")
+        ledger.read_dataset("xyz://bucket/data")
 
 
 def test_urls_are_datasets_too(tmp_path: Path) -> None:
     url = f"file://{tmp_path}/data"
-    groups.write_groups(url, "a", [group(0)], SPEC)
-    groups.write_ledger(url, row("a", 1))
-    assert groups.write_dataset(url, SPEC) == groups.read_dataset(tmp_path / "data")
+    written = groups.write_groups(url, "a", [group(0)], SPEC)
+    row_ = row("a", 1, groups_sha256=written.sha256, groups_size=written.size)
+    ledger.write_row(url, row_)
+    assert ledger.write_dataset(url, SPEC) == ledger.read_dataset(tmp_path / "data")
+
+
+def test_the_hash_is_that_of_the_file(tmp_path: Path) -> None:
+    written = groups.write_groups(tmp_path, "v", map(group, range(5)), SPEC)
+    content = (tmp_path / "groups" / "v.parquet").read_bytes()
+    assert written == groups.Written(5, hashlib.sha256(content).hexdigest(), len(content))
+
+
+def test_groups_can_be_read_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "rows_per_chunk", lambda spec: 2)
+    groups.write_groups(tmp_path, "v", map(group, range(5)), SPEC, file="parts/v/0.parquet")
+    found = list(groups.iterate_groups(tmp_path, "parts/v/0.parquet", SPEC))
+    again = groups.write_groups(tmp_path, "v", found, SPEC)
+    assert again.sha256 == groups.write_groups(tmp_path, "v", map(group, range(5)), SPEC).sha256
+    assert [item.index for item in found] == [0, 1, 2, 3, 4]
+    with pytest.raises(DatasetError, match="none.parquet"):
+        next(groups.iterate_groups(tmp_path, "none.parquet", SPEC))

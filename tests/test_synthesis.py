@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from s2vgan import artifact
 from s2vgan.config import Config, ModelConfig, TrainConfig
 from s2vgan.errors import ConfigError, RunError
-from s2vgan.groups import GroupSpec
 from s2vgan.models import TalkingFace
+from s2vgan.spec import GroupSpec
 from s2vgan.synthesis import Synthesizer, enlarge
 
 SPEC = GroupSpec(size=32)

@@ -31,11 +31,15 @@ AUDIO_CODECS: Final = (
     "wmav1,wmav2,amrnb,amrwb,pcm_u8,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,"
     "pcm_f32le,pcm_f64le,pcm_alaw,pcm_mulaw,adpcm_ms,adpcm_ima_wav"
 )
+# A picture that grows in the middle of a file is refused before there is memory for it.
+_DECODER: Final = {"max_pixels": str(MAX_PIXELS)}
 _OPTIONS: Final = {
     "protocol_whitelist": "file",
     "format_whitelist": CONTAINERS,
     # What FFmpeg decodes by itself to know the streams.
     "codec_whitelist": f"{VIDEO_CODECS},{AUDIO_CODECS}",
+    **_DECODER,
+    "max_streams": "128",  # each is worth a megabyte to FFmpeg; fonts in a film are streams, too
 }
 
 
@@ -55,15 +59,18 @@ def open_file(source: str | Path | bytes) -> Any:
     if size == 0:
         raise SourceError(f"{name}: the file is empty (0 bytes).")
     try:
-        if isinstance(source, bytes):
-            return av.open(io.BytesIO(source), options=_OPTIONS)
         # "file:" keeps a name such as "concat:a.mp4" from being read as a protocol.
-        return av.open(f"file:{name}", options=_OPTIONS)
+        where = io.BytesIO(source) if isinstance(source, bytes) else f"file:{name}"
+        container = av.open(where, options=_OPTIONS)
     except (av.error.FFmpegError, ValueError) as error:
         raise SourceError(
             f"{name}: not a video or sound file that can be read (damaged, cut off, or of a kind "
             "that is not supported); convert it to MP4 or WAV."
         ) from error
+    for stream in container.streams.video:
+        if stream.codec_context is not None:  # a decoder of its own, which _OPTIONS do not reach
+            stream.codec_context.options = _DECODER
+    return container
 
 
 def video_stream(container: Any, name: str | Path) -> Any:
@@ -99,14 +106,19 @@ def _listed(stream: Any, codecs: str, name: str | Path) -> Any:
     return stream
 
 
-def decode_packets(container: Any, stream: Any) -> Iterator[list[Any]]:
-    """Decoded frames packet by packet; a damaged packet is left out, as a player does."""
+def read_packets(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets of a stream, up to the end of the file or to where it cannot be read."""
     packets = container.demux(stream)
     while True:
         try:
-            packet = next(packets)
+            yield next(packets)
         except (StopIteration, av.error.FFmpegError):
             return
+
+
+def decode_packets(packets: Iterator[Any]) -> Iterator[list[Any]]:
+    """Decoded frames packet by packet; a damaged packet is left out, as a player does."""
+    for packet in packets:
         try:
             frames = packet.decode()
         except av.error.EOFError:

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from s2vgan.config import ModelConfig
-from s2vgan.groups import GroupSpec
 from s2vgan.models.audio_encoder import AudioEncoder
 from s2vgan.models.discriminator import SequenceDiscriminator
 from s2vgan.models.face_codes import MOUTH_DIM, FaceCodes
 from s2vgan.models.generator import Generator
+from s2vgan.spec import GroupSpec
 
 
 class TalkingFace(nn.Module):

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import numpy as np
 import pytest
 
 from pipelines import extract
-from s2vgan import cluster, groups
+from s2vgan import cluster, ledger
 from s2vgan.demo import Rendered
-from s2vgan.groups import GroupSpec
+from s2vgan.extraction import Options
 from tests.conftest import MakeVideo
 from tests.test_extraction import talk
 from tests.test_media import impulse
@@ -30,8 +29,8 @@ def test_ray_gives_the_same_dataset_as_a_loop(
         make_video(f"in/{number}.mp4", frames, impulse(2, 0.5, 16000))
     (tmp_path / "in" / "text.mp4").write_text("I am no video.\n")
     sources = [str(tmp_path / "in")]
-    with_ray = extract.run(sources, tmp_path / "ray", GroupSpec(), workers=2)
-    loop = extract.run(sources, tmp_path / "loop", GroupSpec(), workers=0)
+    with_ray = extract.run(sources, tmp_path / "ray", Options(), workers=2)
+    loop = extract.run(sources, tmp_path / "loop", Options(), workers=0)
     assert with_ray == loop
     assert sorted(with_ray.groups.values()) == [10, 11, 12, 13]
     assert with_ray.videos == {"ok": 4, "rejected": 1}
@@ -48,18 +47,16 @@ def test_a_worker_that_dies_does_not_end_the_job(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    real = extract._task
+    class Dying(extract._Steps):
+        def extract(self, item: dict[str, Any]) -> dict[str, Any]:
+            return os._exit(1) if "bad" in item["job"] else super().extract(item)
 
-    def task(data: str, spec: GroupSpec) -> Callable[[dict[str, Any]], dict[str, Any]]:
-        extract_ = real(data, spec)
-        return lambda item: os._exit(1) if "bad" in item["source"] else extract_(item)
-
-    monkeypatch.setattr(extract, "_task", task)
+    monkeypatch.setattr(extract, "_Steps", Dying)
     monkeypatch.setattr(cluster, "extract_workers", lambda: None)  # as on a joined cluster
     for name in ("good", "bad"):
         frames = talk(face, [n / 30 for n in range(30 + len(name))])
         make_video(f"in/{name}.mp4", frames, impulse(2, 0.5, 16000))
-    info = extract.run([str(tmp_path / "in")], tmp_path / "data", GroupSpec())
+    info = extract.run([str(tmp_path / "in")], tmp_path / "data")
     assert info.videos == {"failed": 1, "ok": 1} and sum(info.groups.values()) == 11
     assert "bad.mp4: a worker died (" in capsys.readouterr().out
 
@@ -73,5 +70,5 @@ def test_the_command(talking_head: Rendered, tmp_path: Path) -> None:
         [*command, "--out", "data"], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    assert sum(groups.read_dataset(tmp_path / "data").groups.values()) >= 190
+    assert sum(ledger.read_dataset(tmp_path / "data").groups.values()) >= 190
     assert "groups/s" in done.stderr and "WARNING" not in done.stderr + done.stdout

@@ -4,9 +4,9 @@ import torch
 
 from s2vgan.config import ModelConfig
 from s2vgan.errors import ConfigError
-from s2vgan.groups import GroupSpec
 from s2vgan.models import MOUTH_DIM, FaceCodes, Generator, TalkingFace, build_discriminator
 from s2vgan.regions import MOUTH, UPPER
+from s2vgan.spec import GroupSpec
 
 PAPER = ModelConfig(
     z_dim=100, width=64, audio_features="waveform", audio_past=0, audio_ahead=0, audio_dropout=0,

@@ -1,14 +1,16 @@
 """The command line without Ray (--workers 0); tests/integration has it with Ray."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipelines import download, extract
-from s2vgan import groups
+from pipelines.stages import Stages
+from s2vgan import groups, ledger
 from s2vgan.errors import SourceError
-from s2vgan.groups import GroupSpec, LedgerRow
+from s2vgan.extraction import Job
 from tests.conftest import MakeVideo
 from tests.test_extraction import talk
 from tests.test_media import impulse
@@ -36,7 +38,7 @@ def test_some_bad_sources_do_not_matter(
     assert "Traceback" not in said.out + said.err
     for words in ("silent.mp4: has no sound", "text.mp4: not a video", "none.mp4: no such file"):
         assert words in said.out
-    info = groups.read_dataset(data)
+    info = ledger.read_dataset(data)
     assert list(info.groups.values()) == [10]
     assert info.videos == {"failed": 1, "ok": 1, "rejected": 2}
     assert not list(data.rglob("*.tmp"))
@@ -51,7 +53,7 @@ def test_no_group_at_all_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "empty.mp4").write_bytes(b"")
     assert main(tmp_path / "empty.mp4", "--out", tmp_path / "data") == 2
     assert "no source gave a group: empty.mp4: the file is empty" in capsys.readouterr().err
-    assert not groups.has_dataset(tmp_path / "data")
+    assert not ledger.has_dataset(tmp_path / "data")
     assert main(tmp_path / "none.mp4", "--out", tmp_path / "other") == 2
     assert "none.mp4: nothing to extract" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
@@ -70,13 +72,13 @@ def test_a_copy_is_extracted_and_counted_once(
 ) -> None:
     (good.parent / "copy.mp4").write_bytes(good.read_bytes())
     done = []
-    real = extract.extract_one
+    real = Stages.part
 
-    def extract_one(source: str, data: str, spec: GroupSpec) -> LedgerRow:
-        done.append(source)
-        return real(source, data, spec)
+    def part(self: Stages, job: Job, number: int) -> dict[str, Any]:
+        done.append(job.path)
+        return real(self, job, number)
 
-    monkeypatch.setattr(extract, "extract_one", extract_one)
+    monkeypatch.setattr(Stages, "part", part)
     for _ in range(2):
         assert main(good.parent, "--out", tmp_path / "data") == 0
         assert "ok               1        10" in capsys.readouterr().out
@@ -110,7 +112,7 @@ def test_wrong_arguments(tmp_path: Path, good: Path, capsys: pytest.CaptureFixtu
 def test_other_specs(tmp_path: Path, good: Path) -> None:
     data = tmp_path / "data"
     assert main(good, "--out", data, "--fps", 25, "--size", 32, "--crop", "paper") == 0
-    spec, table = groups.read_groups(data, next(iter(groups.read_dataset(data).groups)))
+    spec, table = groups.read_groups(data, next(iter(ledger.read_dataset(data).groups)))
     assert (spec.fps, spec.size, spec.crop, spec.samples_per_group) == (25, 32, "paper", 1920)
     assert groups.decode_frames(table, spec).shape[1:] == (3, 32, 32, 3)
 
@@ -127,7 +129,7 @@ def test_links_are_downloaded_first(
     path = tmp_path / "list.txt"
     path.write_text("https://youtu.be/good\nhttps://youtu.be/bad\n")
     assert main(path, "--out", tmp_path / "data", "--videos", tmp_path / "videos") == 0
-    rows = groups.read_ledger(tmp_path / "data").values()
+    rows = ledger.read_rows(tmp_path / "data").values()
     assert {row.status: row.groups for row in rows} == {"ok": 10, "failed": 0}
 
 
@@ -138,7 +140,7 @@ def test_a_disk_that_is_full_ends_no_job(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(groups, "write_ledger", full)
+        patch.setattr(ledger, "write_row", full)
         assert main(good, "--out", tmp_path / "data") == 2
     assert "No space left" in capsys.readouterr().err
     assert main(good, "--out", tmp_path / "data") == 0
