@@ -65,6 +65,7 @@ def run(
     extraction.check_spec(data, options.spec)
     found = resolve(sources)
     storage.make(data)
+    extraction.tidy(data, options)  # what a killed job left may fill the disk
     known = extraction.Known(data, options)
     stages = Stages(data, options, str(Path(videos).absolute()), policy, span_seconds)
 
@@ -85,6 +86,7 @@ def run(
     for row in _with_progress(rows, len(todo)):
         if row.video_id not in done:
             fresh[row.video_id] = row
+    extraction.tidy(data, options)  # workers of a killed job may have ended only now
     print(overview.summary([*done.values()], [*fresh.values()]))
 
     everything = [*done.values(), *fresh.values()]

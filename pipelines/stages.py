@@ -8,7 +8,7 @@ from typing import Any
 from pipelines import download
 from pipelines.download import Policy
 from s2vgan import extraction
-from s2vgan.errors import SourceError
+from s2vgan.errors import DatasetError, SourceError
 from s2vgan.extraction import Job, Options
 from s2vgan.ledger import LedgerRow
 from s2vgan.sandbox import Sandbox
@@ -66,9 +66,9 @@ class Stages:
         """Join the spans, and write the ledger row."""
         try:
             return extraction.finish(job, parts, self.data, self.options)
-        except OSError as error:
-            row = job.row
-            return self.failure(Source(row.source, row.start, row.end), f"OSError: {error}")
+        except (OSError, DatasetError) as error:  # the disk is full, or a part is gone
+            row, kind = job.row, "" if isinstance(error, DatasetError) else "OSError: "
+            return self.failure(Source(row.source, row.start, row.end), f"{kind}{error}")
 
     def failure(self, video: Source, reason: str) -> LedgerRow:
         """A row that says why; written if that is possible (the disk may be full)."""

@@ -188,11 +188,11 @@ def _is_done(row: LedgerRow, data: str | Path, options: Options) -> bool:
 
 def tidy(data: str | Path, options: Options) -> None:
     """Remove what killed jobs left: files half written, and the parts of videos that are done."""
-    storage.sweep(data, "groups", "ledger", "parts")
     for name in storage.names(data, "parts", ""):
         row = ledger.read_row(data, name)
         if row is not None and _is_done(row, data, options):
             storage.remove_folder(data, _parts(row))
+    storage.sweep(data, "groups", "ledger", "parts")
 
 
 def _stat(path: str) -> tuple[int, int]:
@@ -305,7 +305,7 @@ def extract_part(
     asked = [EXTRACTOR, options.spec.to_dict(), options.face, stop]
     if len(job.spans) > 1 and storage.exists(data, name):
         done = json.loads(storage.read(data, name))
-        if done["asked"] == asked:
+        if done["asked"] == asked and storage.size(data, job.file(number)) == done["groups_size"]:
             return dict(done)
     try:
         with source.local(job.path) as file:
