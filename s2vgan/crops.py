@@ -17,6 +17,7 @@ CUT_HISTORY: Final = 10
 
 BRIDGE: Final = 15  # frames without a face after which a face is a new one
 OUTLIERS: Final = 3  # boxes in another place that are no jump if the face is back after them
+ZOOM: Final = 1.3  # largest face of a shot over its smallest, smoothed; beyond, a new shot starts
 CROP_SIDE: Final = 1.0  # of a tracked crop, in box sides
 CROP_DOWN: Final = 0.06  # how much lower than the box it lies, for the chin of an open mouth
 TRIM: Final = 0.1  # share of a shot's box sizes left out at either end
@@ -33,8 +34,8 @@ class CropPlan:
 
     Attributes:
         boxes: (n, 4) int16 crop boxes x, y, w, h inside the picture; zeros without a face.
-        shots: (n,) int32, rises by one where another face starts or the face jumps; -1 without
-            a crop: no face, or (``paper``) a box in another place between boxes of this face.
+        shots: (n,) int32, rises by one where another face starts, or the face jumps or has come
+            much nearer or gone farther; -1 without a face.
         jumps: boxes in another place than the frame's before, of the same scene.
     """
 
@@ -102,13 +103,13 @@ def plan_crops(
         width: of the picture in pixels.
         height: of the picture in pixels.
     """
-    shots, outliers = _shots(boxes, found, cuts)
     jumps = _jumps(boxes, found, cuts)
     crops = np.zeros_like(boxes, dtype=np.int16)
     if mode == "paper":
-        shots[outliers] = -1
-        crops[shots >= 0] = boxes[shots >= 0]
-        return CropPlan(crops, shots, jumps)
+        crops[found] = boxes[found]
+        return CropPlan(crops, _shots(boxes, found, cuts, 0), jumps)
+    shots = _shots(boxes, found, cuts, OUTLIERS)
+    shots = _split_zooms(boxes, shots)
     for shot in range(int(shots.max(initial=-1)) + 1):
         rows = np.flatnonzero(shots == shot)
         faces = boxes[rows].astype(float)
@@ -125,26 +126,40 @@ def plan_crops(
     return CropPlan(crops, shots, jumps)
 
 
-def _shots(boxes: np.ndarray, found: np.ndarray, cuts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shot of each frame, and (n,) bool: a box in another place than its shot's."""
+def _shots(boxes: np.ndarray, found: np.ndarray, cuts: np.ndarray, outliers: int) -> np.ndarray:
+    """Shot of each frame; up to so many boxes in another place are no jump."""
     shots = np.full(len(boxes), -1, np.int32)
-    outliers = np.zeros(len(boxes), bool)
     scenes = np.cumsum(cuts)
     faces = np.flatnonzero(found)
     shot, last = -1, -1
     for number, row in enumerate(faces):
         # One box in another place is an outlier; a face that has moved stays there.
-        ahead = faces[number : number + OUTLIERS + 1]
+        ahead = faces[number : number + outliers + 1]
         same = last >= 0 and row - last <= BRIDGE and scenes[row] == scenes[last]
         if not same or all(iou(boxes[other], boxes[last]) < SAME_FACE for other in ahead):
             shot += 1
             last = int(row)
         elif iou(boxes[row], boxes[last]) >= SAME_FACE:
             last = int(row)
-        else:
-            outliers[row] = True
         shots[row] = shot
-    return shots, outliers
+    return shots
+
+
+def _split_zooms(boxes: np.ndarray, shots: np.ndarray) -> np.ndarray:
+    """Shots within which one size of crop suits all boxes."""
+    split = shots.copy()
+    new = -1
+    for shot in range(int(shots.max(initial=-1)) + 1):
+        rows = np.flatnonzero(shots == shot)
+        new += 1
+        low, high = np.inf, 0.0
+        for row, side in zip(rows, _smooth(boxes[rows, 2].astype(float)), strict=True):
+            low, high = min(low, side), max(high, side)
+            if high > ZOOM * low:
+                new += 1
+                low = high = side
+            split[row] = new
+    return split
 
 
 def _jumps(boxes: np.ndarray, found: np.ndarray, cuts: np.ndarray) -> int:

@@ -24,7 +24,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from s2vgan import errors
 from s2vgan.errors import S2VError, SandboxError
@@ -32,6 +32,7 @@ from s2vgan.errors import S2VError, SandboxError
 MEBIBYTE: Final = 1 << 20
 MODULES: Final = ("s2vgan",)
 _FILES: Final = 256  # open at a time
+_OPENCV_NO_MEMORY: Final = -4
 _ENVIRONMENT: Final = {
     # Children run in parallel, their threads do not; each thread also reserves memory.
     "OMP_NUM_THREADS": "1",
@@ -72,7 +73,7 @@ class Sandbox:
         self._process: subprocess.Popen[bytes] | None = None
         self._unread = b""
 
-    def __enter__(self) -> "Sandbox":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -151,7 +152,7 @@ class Sandbox:
         return process
 
     def _read(self, process: "subprocess.Popen[bytes]") -> dict[str, Any]:
-        """The child's next message; what it sends is data, however broken."""
+        """The child's next message."""
         assert process.stdout is not None
         poll = select.poll()
         poll.register(process.stdout, select.POLLIN)
@@ -182,8 +183,8 @@ class Sandbox:
 
 def direct(function: str, *args: Any, modules: Sequence[str] = MODULES) -> Any:
     """What :meth:`Sandbox.call` does, in this process and without limits: for work one trusts."""
-    name = _allowed(function, modules)
-    return json.loads(json.dumps(name(*json.loads(json.dumps(args)))))
+    found = _allowed(function, modules)
+    return json.loads(json.dumps(found(*json.loads(json.dumps(args)))))
 
 
 def progress(**counts: float) -> None:
@@ -193,11 +194,8 @@ def progress(**counts: float) -> None:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
+    with process:  # which waits for it and closes the pipes
+        process.kill()
 
 
 def _error(answer: Mapping[str, Any]) -> Exception:
@@ -247,6 +245,8 @@ def _answer(function: str, args: Sequence[Any], modules: Sequence[str]) -> dict[
         parts = [error.errno, str(error.strerror)] if known else None
         return {"error": "OSError", "text": str(error), "os": parts}
     except BaseException as error:
+        if getattr(error, "code", None) == _OPENCV_NO_MEMORY:
+            return {"error": "MemoryError"}
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
         return {"error": "Exception", "text": text}

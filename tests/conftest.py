@@ -160,7 +160,11 @@ def write_video(
 ) -> LedgerRow:
     """Put a video into a dataset: its groups file, and the ledger row that belongs to it."""
     written = groups.write_groups(data, video_id, rows, spec)
-    values: dict[str, Any] = {"source": "made up", "groups": written.groups, "groups_sha256": written.sha256}
+    values: dict[str, Any] = {
+        "source": "made up",
+        "groups": written.groups,
+        "groups_sha256": written.sha256,
+    }
     values |= {"groups_size": written.size, "spec": spec.to_dict()}
     row = LedgerRow(video_id=video_id, status="ok", **(values | fields))
     ledger.write_row(data, row)

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import time
 import zlib
 from collections.abc import Sequence
 from fractions import Fraction
@@ -28,10 +29,11 @@ def harm(kind: str) -> None:
     """Do what a decoder with a bug may do: ``abort``, ``hang`` or take ``memory`` without end."""
     if kind == "abort":
         os.abort()
+    if kind == "hang":
+        time.sleep(600)
     parts = []
     while True:
-        if kind == "memory":
-            parts.append(b"x" * (1 << 20))
+        parts.append(b"x" * (1 << 20))
 
 
 def encode(
@@ -80,6 +82,21 @@ def _mux(output: Any, stream: Any, content: bytes, time: int, rate: int) -> None
     packet.stream, packet.pts, packet.dts = stream, time, time
     packet.time_base, packet.is_keyframe = Fraction(1, rate), True
     output.mux(packet)
+
+
+def with_attachment(video: bytes, name: str) -> bytes:
+    """A Matroska copy of a video that also carries another file, by a name of its choice."""
+    buffer = io.BytesIO()
+    source: Any
+    output: Any
+    with av.open(io.BytesIO(video)) as source, av.open(buffer, "w", format="matroska") as output:
+        streams = {s.index: output.add_stream_from_template(s) for s in source.streams}
+        output.add_attachment(name, "text/plain", b"x" * 1000)
+        for packet in source.demux():
+            if packet.pts is not None:
+                packet.stream = streams[packet.stream.index]
+                output.mux(packet)
+    return buffer.getvalue()
 
 
 def with_h264_size(video: bytes, width: int, height: int) -> bytes:

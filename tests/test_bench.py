@@ -73,10 +73,10 @@ def test_agreement_compares_frame_by_frame(bench: Any) -> None:
 def test_both_tables_hold_the_same(
     bench: Any, talking_head: Rendered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "GROUPS", 100)
-    monkeypatch.setattr(bench, "CHUNK", 40)
+    monkeypatch.setattr("_contenders.GROUPS", 100)
+    monkeypatch.setattr("_contenders.CHUNK", 40)
     batches: list[np.ndarray] = []
-    monkeypatch.setattr(bench.torch, "tensor", batches.append)
+    monkeypatch.setattr("torch.tensor", batches.append)
     tables = bench.Tables(talking_head.video, tmp_path, sandbox.direct)
     for way in (tables.write, tables.write_plain, tables.read):
         way()

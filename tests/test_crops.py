@@ -84,6 +84,65 @@ def test_no_face_no_crop() -> None:
     assert (plan.shots == -1).all() and not plan.boxes.any()
 
 
+def outside(raw: np.ndarray, crops: np.ndarray) -> np.ndarray:
+    """How far each crop reaches out of the square of 1.6 sides around its frame's box."""
+    reach = 1.6 / 2 * raw[:, 2:]
+    middle = raw[:, :2] + raw[:, 2:] / 2
+    low = np.maximum(middle - reach, 0) - crops[:, :2]
+    high = crops[:, :2] + crops[:, 2:] - np.minimum(middle + reach, (WIDTH, HEIGHT))
+    return np.maximum(low, high).max(1)
+
+
+def test_a_moving_head_stays_in_the_middle_of_its_crop() -> None:
+    """It crosses the picture, nods once a second, and its boxes jitter."""
+    random = np.random.default_rng(1)
+    time = np.arange(300) / 30
+    centres = np.stack([120 + 40 * time, 220 + 12 * np.sin(2 * np.pi * time)], 1)
+    boxes = boxes_of(centres + random.normal(0, 2, centres.shape), 120)
+    plan = plan_crops(boxes, np.ones(300, bool), NO_CUTS, "tracked", WIDTH, HEIGHT)
+    assert (plan.shots == 0).all() and plan.jumps == 0
+    middles = plan.boxes[:, :2] + plan.boxes[:, 2:] / 2 - (0, crops.CROP_DOWN * 120)
+    assert np.abs(middles - centres).max() < 0.05 * 120
+    assert (outside(boxes, plan.boxes) <= 0).all()
+
+
+def test_a_head_that_comes_near_is_cropped_in_several_sizes() -> None:
+    random = np.random.default_rng(1)
+    sides = np.linspace(90, 220, 300) + random.normal(0, 4, 300)
+    boxes = boxes_of(np.tile([320.0, 240.0], (300, 1)), sides)
+    plan = plan_crops(boxes, np.ones(300, bool), NO_CUTS, "tracked", WIDTH, HEIGHT)
+    assert plan.shots[0] == 0 and (np.diff(plan.shots) >= 0).all()
+    assert 3 <= plan.shots[-1] + 1 <= 5 and plan.jumps == 0
+    assert np.abs(np.log(plan.boxes[:, 2] / sides)).max() < np.log(crops.ZOOM)
+    assert (outside(boxes, plan.boxes) <= 0).all()
+    paper = plan_crops(boxes, np.ones(300, bool), NO_CUTS, "paper", WIDTH, HEIGHT)
+    assert (paper.shots == 0).all()
+
+
+def test_two_people_never_share_a_shot() -> None:
+    here, there = np.array([100, 200, 90, 90]), np.array([400, 200, 90, 90])
+    boxes = np.tile(here, (120, 1))
+    boxes[40:80] = there  # the one is lost, the other followed
+    boxes[100:102] = there  # too short to be anything but a mistake
+    found = np.ones(120, bool)
+    plan = plan_crops(boxes, found, NO_CUTS[:120], "tracked", WIDTH, HEIGHT)
+    assert plan.jumps == 4
+    assert [sorted(set(plan.shots[part].tolist())) for part in (
+        slice(0, 40), slice(40, 80), slice(80, 120)
+    )] == [[0], [1], [2]]  # fmt: skip
+    # Each crop is where its shot's face is, so a box elsewhere leaves its crop uncovered.
+    assert (np.abs(plan.boxes[80:, 0] - 100) < 5).all()
+    assert (outside(boxes, plan.boxes) > 0).nonzero()[0].tolist() == [100, 101]
+    paper = plan_crops(boxes, found, NO_CUTS[:120], "paper", WIDTH, HEIGHT)
+    np.testing.assert_array_equal(paper.boxes, boxes)
+    assert paper.shots[[99, 100, 101, 102]].tolist() == [2, 3, 3, 4]
+    # At the same place, one after the other: only the cut tells them apart.
+    cuts = NO_CUTS[:120].copy()
+    cuts[60] = True
+    plan = plan_crops(np.tile(here, (120, 1)), found, cuts, "tracked", WIDTH, HEIGHT)
+    assert (plan.shots[:60] == 0).all() and (plan.shots[60:] == 1).all() and plan.jumps == 0
+
+
 def scene(seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     return np.kron(random.integers(0, 255, (9, 16)), np.ones((20, 20))).astype(np.uint8)

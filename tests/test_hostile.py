@@ -160,6 +160,8 @@ def test_a_playlist_leads_nowhere(
     port = listener()
     (tmp_path / "secret.ts").write_bytes(valid("mpegts"))
     url = {"http": f"http://127.0.0.1:{port}/x.ts", "file": f"file://{tmp_path}/secret.ts"}[target]
+    if (kind, target) == ("concat", "file"):
+        url = "secret.ts"  # all that FFmpeg's own caution lets a list name
     path = tmp_path / f"x.{suffix}"
     if kind == "rmra":
         path.write_bytes(hostile.reference_movie(url.encode()))
@@ -225,6 +227,21 @@ def test_any_name_is_a_name(child: Sandbox, tmp_path: Path, name: str) -> None:
     assert child.call("tests.hostile:look", str(tmp_path / "link.mp4")) == [30, 16000]
 
 
+def test_a_name_is_no_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("concat:a.mp4", "subfile,,start,0,end,9,,:a.mp4", "http:a.mp4"):
+        Path(name).write_bytes(valid("mp4"))
+        assert hostile.look(name) == [30, 16000]
+
+
+def test_an_attached_file_stays_where_it_is(child: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "in" / "x.mkv"
+    path.parent.mkdir()
+    path.write_bytes(hostile.with_attachment(valid("matroska"), "../out.txt"))
+    assert child.call("tests.hostile:look", str(path))[0] == 30
+    assert [*tmp_path.rglob("*.*")] == [path]
+
+
 def test_thousands_of_streams_are_refused(child: Sandbox, tmp_path: Path) -> None:
     path = tmp_path / "x.mp4"
     for count in (900, 20_000):
@@ -252,7 +269,7 @@ HARMS = {
 
 @pytest.mark.parametrize("kind", HARMS)
 def test_a_decoder_with_a_bug_ends_in_a_sentence(kind: str) -> None:
-    child = Measured(400 * MEBIBYTE, 2, modules=["tests"])
+    child = Measured(400 * MEBIBYTE, 2 if kind == "hang" else 60, modules=["tests"])
     with child, pytest.raises(SandboxError, match=HARMS[kind]):
         child.call("tests.hostile:harm", kind)
     assert child.peak < LIMIT
@@ -313,7 +330,7 @@ def test_a_job_goes_on_whatever_its_sources_do(
     (folder / "link.mp4").symlink_to(folder / "m.mp4")
     os.mkfifo(tmp_path / "fifo.mp4")
 
-    with Buggy(400 * MEBIBYTE, silence=5, modules=["tests", "s2vgan"]) as child:
+    with Buggy(400 * MEBIBYTE, silence=8, modules=["tests", "s2vgan"]) as child:
         monkeypatch.setattr(stages, "child", lambda: child)
         info = extract.run([str(folder), str(tmp_path / "fifo.mp4"), "/dev/zero"], data, workers=0)
     assert MEBIBYTE < child.peak < LIMIT
@@ -328,5 +345,5 @@ def test_a_job_goes_on_whatever_its_sources_do(
         assert rows[name].status == "rejected", name
     for kind, words in HARMS.items():
         assert rows[f"{kind}.mp4"].status == "failed"
-        assert re.search(words.replace("2 s", "5 s"), rows[f"{kind}.mp4"].reason)
+        assert re.search(words.replace("2 s", "8 s"), rows[f"{kind}.mp4"].reason)
     assert sum(info.videos.values()) == len(files) + 3

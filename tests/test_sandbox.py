@@ -40,8 +40,17 @@ class _SpecialError(SourceError):
     pass
 
 
-def eat(size: int) -> int:
+def eat(size: int, where: str = "python") -> int:
     """Allocate and touch so many bytes, in the way of a leak."""
+    if where == "opencv":
+        import cv2
+        import numpy as np
+
+        cv2.resize(np.zeros((1, 1), np.uint8), (size // MEBIBYTE, MEBIBYTE))
+    if where == "numpy":
+        import numpy as np
+
+        np.ones(size, np.uint8)
     parts = [b"x" * MEBIBYTE for _ in range(size // MEBIBYTE)]
     return len(parts)
 
@@ -178,8 +187,9 @@ def test_memory_is_limited_and_given_back() -> None:
     with limited(memory=128 * MEBIBYTE) as child:
         assert child.call(HERE + "eat", 32 * MEBIBYTE) == 32
         before = child.pid
-        with pytest.raises(SandboxError, match="needs more than its limit of 128 MiB memory"):
-            child.call(HERE + "eat", 512 * MEBIBYTE)
+        for where in ("python", "numpy", "opencv"):
+            with pytest.raises(SandboxError, match="needs more than its limit of 128 MiB memory"):
+                child.call(HERE + "eat", 512 * MEBIBYTE, where)
         assert child.call(HERE + "eat", 32 * MEBIBYTE) == 32
         assert child.pid != before
 
@@ -196,12 +206,12 @@ def test_cpu_is_limited_per_call() -> None:
 def test_silence_is_limited_and_progress_is_none() -> None:
     counts: list[float] = []
     with Sandbox(
-        silence=1, modules=["tests"], on_progress=lambda left: counts.append(left)
+        silence=3, modules=["tests"], on_progress=lambda left: counts.append(left)
     ) as child:
         child.call(HERE + "echo")
-        assert child.call(HERE + "work", 2, True) == "done"
+        assert child.call(HERE + "work", 4, True) == "done"
         assert len(counts) > 4 and set(counts) == {1}
-        with pytest.raises(SandboxError, match="made no progress for 1 s"):
+        with pytest.raises(SandboxError, match="made no progress for 3 s"):
             child.call(HERE + "work", 600)
         assert child.pid is None
 
@@ -211,6 +221,11 @@ def test_a_crash_names_its_signal(child: Sandbox, number: signal.Signals) -> Non
     with pytest.raises(SandboxError, match=rf"crashed its process \({number.name}\)"):
         child.call(HERE + "die", int(number))
     assert child.call(HERE + "echo", 1) == [1]
+
+
+def test_an_interrupt_is_left_to_the_parent(child: Sandbox) -> None:
+    """Ctrl-C in a terminal reaches the child as well."""
+    assert child.call(HERE + "die", int(signal.SIGINT)) is None
 
 
 def test_a_child_that_died_between_calls_is_replaced(child: Sandbox) -> None:
@@ -267,7 +282,6 @@ def test_the_child_dies_with_its_parent(tmp_path: Path, function: str) -> None:
 @pytest.mark.chaos
 def test_an_interrupt_of_the_parent_kills_the_child(tmp_path: Path) -> None:
     parent, pid = started("announce", tmp_path / "pid")
-    os.kill(pid, signal.SIGINT)  # Ctrl-C reaches the child, too: it leaves the end to its parent
     parent.send_signal(signal.SIGINT)
     assert "KeyboardInterrupt" in parent.communicate()[1]
     assert gone(pid)
