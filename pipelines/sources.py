@@ -96,14 +96,15 @@ def _entry(line: str, folder: Path, where: str) -> Source:
     *before, word = line.rsplit(maxsplit=1)
     if not before or not _LIKE_TIMES.fullmatch(word) or _is_there(_located(line, folder)):
         return Source(_located(line, folder))
+    video = Source(_located(before[0].strip(), folder))
     start, dash, end = word.partition("-")
     try:
         if not dash or word == "-":
             raise ValueError
-        return Source(
-            _located(before[0].strip(), folder),
-            _seconds(start) if start else 0.0,
-            _seconds(end) if end else None,
+        return replace(
+            video,
+            start=_seconds(start) if start else 0.0,
+            end=_seconds(end) if end else None,
         )
     except (ValueError, SourceError) as error:
         raise SourceError(

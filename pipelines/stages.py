@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pipelines import download
 from pipelines.download import Policy
@@ -15,10 +15,13 @@ from s2vgan.sandbox import Sandbox
 from s2vgan.source import Source
 
 
+CPU_SECONDS: Final = 2 * 3600  # of one call; ten minutes of video take half a minute
+
+
 @functools.cache
 def child() -> Sandbox:
     """The child process in which this process has videos decoded."""
-    return Sandbox()
+    return Sandbox(cpu=CPU_SECONDS)
 
 
 @dataclass(frozen=True)

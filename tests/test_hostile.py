@@ -103,7 +103,7 @@ def test_a_giant_picture_is_refused_before_there_is_memory_for_it(
 ) -> None:
     path = tmp_path / name
     path.write_bytes(GIANTS[name]())
-    with pytest.raises(SourceError, match=r"claims \d+ x \d+ pixels|no frame of its picture"):
+    with pytest.raises(SourceError, match=r"claims .* pixels|no frame of its picture"):
         child.call("tests.hostile:look", str(path))
     assert peak(child) < LIMIT / 2
 

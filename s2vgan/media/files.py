@@ -16,6 +16,7 @@ from s2vgan.errors import SourceError
 
 MAX_PIXELS: Final = 4096 * 2304
 MAX_SECONDS: Final = 4 * 3600
+MIN_AUDIO_RATE: Final = 4_000  # below, minutes of speech become hours
 MAX_AUDIO_RATE: Final = 192_000
 
 CONTAINERS: Final = (
@@ -89,11 +90,18 @@ def audio_stream(container: Any, name: str | Path) -> Any:
     """The first stream that is sound.
 
     Raises:
-        SourceError: if there is none, or its codec is not on the list.
+        SourceError: if there is none, its codec is not on the list, or its rate is no sound's.
     """
     if not container.streams.audio:
         raise SourceError(f"{name}: has no sound; use a file with a sound track.")
-    return _listed(container.streams.audio[0], AUDIO_CODECS, name)
+    stream = _listed(container.streams.audio[0], AUDIO_CODECS, name)
+    rate = stream.codec_context.sample_rate
+    if rate and not MIN_AUDIO_RATE <= rate <= MAX_AUDIO_RATE:
+        raise SourceError(
+            f"{name}: claims sound of {rate} Hz; {MIN_AUDIO_RATE} to {MAX_AUDIO_RATE} Hz are "
+            "supported: convert it to 16000 Hz."
+        )
+    return stream
 
 
 def _listed(stream: Any, codecs: str, name: str | Path) -> Any:
@@ -121,6 +129,8 @@ def decode_packets(packets: Iterator[Any]) -> Iterator[list[Any]]:
     for packet in packets:
         try:
             frames = packet.decode()
+        except MemoryError:  # no damage of the file's; FFmpeg's own is an FFmpegError too
+            raise
         except av.error.EOFError:
             return
         except av.error.FFmpegError:

@@ -56,9 +56,10 @@ def probe(path: str | Path) -> Probe:
         audio_stream(container, path)
         context = stream.codec_context
         if not 0 < context.width * context.height <= MAX_PIXELS:
+            size = f"{context.width} x {context.height}" if context.width else "none or too many"
             raise SourceError(
-                f"{path}: claims {context.width} x {context.height} pixels; the limit is "
-                f"{MAX_PIXELS / 1e6:.1f} megapixels: scale it down first."
+                f"{path}: claims {size} pixels; the limit is {MAX_PIXELS / 1e6:.1f} megapixels: "
+                "scale it down first."
             )
         seconds = (container.duration or 0) / av.time_base
         if seconds > MAX_SECONDS:

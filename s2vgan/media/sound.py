@@ -13,6 +13,7 @@ from s2vgan.errors import SourceError
 from s2vgan.media.files import (
     MAX_AUDIO_RATE,
     MAX_SECONDS,
+    MIN_AUDIO_RATE,
     audio_stream,
     decode_packets,
     open_file,
@@ -176,7 +177,7 @@ def _audio_runs(
     earlier = 0.0  # seconds of the runs before this one
     for frames in decode_packets(read_packets(container, stream)):
         for frame in frames:
-            if not frame.samples or not 0 < frame.sample_rate <= MAX_AUDIO_RATE:
+            if not frame.samples or not MIN_AUDIO_RATE <= frame.sample_rate <= MAX_AUDIO_RATE:
                 continue
             expected = None if run is None else run.time
             time = expected if frame.time is None else float(frame.time)
