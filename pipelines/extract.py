@@ -7,8 +7,10 @@ span of a long one, and hands back what it counted. What is done already is not 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import os
 import sys
 import time
 import warnings
@@ -22,7 +24,7 @@ from pipelines import download
 from pipelines.download import Policy
 from pipelines.sources import resolve
 from pipelines.stages import Stages
-from s2vgan import extraction, ledger, overview, storage
+from s2vgan import extraction, ledger, overview, source, storage
 from s2vgan.errors import S2VError, SourceError
 from s2vgan.extraction import Job, Options
 from s2vgan.ledger import DatasetInfo, LedgerRow
@@ -78,6 +80,7 @@ def run(
         else:
             extraction.forget_failure(video, data)
             done[row.video_id] = row
+    todo = _without_copies(todo)
     fresh: dict[str, LedgerRow] = {}
     for name in found.missing:
         row = stages.failure(Source(str(Path(name).absolute())), "no such file; check the path.")
@@ -97,6 +100,28 @@ def run(
     if not good:
         raise SourceError(f"no source gave a group: {_worst(everything)}")
     return info
+
+
+def _without_copies(videos: Sequence[Source]) -> list[Source]:
+    """Each local video once, the first: two tasks at a time would write the same files.
+
+    Only files of the same size are read for it.
+    """
+    alike: dict[tuple[int, float, float | None], list[Source]] = {}
+    for video in videos:
+        if "://" not in video.location:
+            key = (os.path.getsize(video.location), video.start, video.end)
+            alike.setdefault(key, []).append(video)
+    copies: set[Source] = set()
+    for some in alike.values():
+        seen: set[str] = set()
+        for video in some if len(some) > 1 else ():
+            with contextlib.suppress(SourceError):  # its own turn will say what is wrong
+                digest = source.sha256(Path(video.location))
+                if digest in seen:
+                    copies.add(video)
+                seen.add(digest)
+    return [video for video in videos if video not in copies]
 
 
 def _worst(rows: Sequence[LedgerRow]) -> str:

@@ -14,7 +14,6 @@ from s2vgan.ledger import LedgerRow
 from s2vgan.sandbox import Sandbox
 from s2vgan.source import Source
 
-
 CPU_SECONDS: Final = 2 * 3600  # of one call; ten minutes of video take half a minute
 
 

@@ -195,6 +195,11 @@ def tidy(data: str | Path, options: Options) -> None:
     storage.sweep(data, "groups", "ledger", "parts")
 
 
+def _done_before(row: LedgerRow, data: str | Path, options: Options) -> LedgerRow | None:
+    before = ledger.read_row(data, row.video_id)
+    return before if before is not None and _is_done(before, data, options) else None
+
+
 def _stat(path: str) -> tuple[int, int]:
     """Size in bytes and time of the last change in ns; 0 where it is not known."""
     try:
@@ -265,8 +270,8 @@ def _take_up(
         extractor=EXTRACTOR, spec=options.spec.to_dict(),
     )  # fmt: skip
     forget_failure(video, data)
-    before = ledger.read_row(data, row.video_id)
-    if before is not None and _is_done(before, data, options):
+    before = _done_before(row, data, options)
+    if before is not None:
         return before
     try:
         found = call("s2vgan.spans:inspect", str(file.absolute()))
@@ -344,6 +349,9 @@ def finish(
         data: the dataset's folder or URL.
         options: what a group holds.
     """
+    before = _done_before(job.row, data, options)
+    if before is not None:
+        return before  # a copy of the video, in another task, was faster
     for part in parts:
         if "status" in part:
             return _give_up(job.row, data, part["status"], part["reason"])

@@ -87,6 +87,17 @@ def names(folder: str | Path, name: str, suffix: str) -> Iterator[str]:
     yield from sorted(base for base in found if base.endswith(suffix))
 
 
+def sizes(folder: str | Path, name: str) -> dict[str, int]:
+    """Bytes of each file in folder ``name``; empty where there is no such folder."""
+    filesystem, root = open_url(folder)
+    inside = pafs.FileSelector(f"{root}/{name}", allow_not_found=True)
+    return {
+        info.base_name: int(info.size)
+        for info in filesystem.get_file_info(inside)
+        if info.type == pafs.FileType.File
+    }
+
+
 def read(folder: str | Path, name: str) -> bytes:
     """The bytes of a small file.
 
@@ -111,7 +122,7 @@ class Target:
         folder = self._path.rpartition("/")[0]
         self._filesystem.create_dir(folder, recursive=True)
         if self._is_local:
-            self._stream = open(self._temporary, "xb")
+            self._stream = open(self._temporary, "xb")  # noqa: SIM115
             with contextlib.suppress(OSError):  # some file systems have no locks
                 fcntl.flock(self._stream, fcntl.LOCK_EX)
         else:

@@ -72,3 +72,17 @@ def test_the_command(talking_head: Rendered, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert sum(ledger.read_dataset(tmp_path / "data").groups.values()) >= 190
     assert "groups/s" in done.stderr and "WARNING" not in done.stderr + done.stdout
+
+
+@pytest.mark.ray
+def test_copies_of_a_long_video_are_one(
+    ray_cluster: None, tmp_path: Path, make_video: MakeVideo, face: np.ndarray
+) -> None:
+    """Several spans of 60 s side by side, and two names for the same content."""
+    frames = [(n / 2, face) for n in range(2 * 130)]
+    path = make_video("in/a.mkv", [*frames, (130, face)], impulse(130.1, 0.5, 16000), fps=2)
+    (tmp_path / "in" / "b.mkv").write_bytes(path.read_bytes())
+    info = extract.run([str(tmp_path / "in")], tmp_path / "ray", workers=2, span_seconds=60)
+    assert info == extract.run([str(path)], tmp_path / "loop", workers=0)
+    [row] = ledger.read_rows(tmp_path / "ray").values()
+    assert row.source.endswith("a.mkv") and not list((tmp_path / "ray").glob("parts/*"))
