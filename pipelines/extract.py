@@ -8,31 +8,24 @@ span of a long one, and hands back what it counted. What is done already is not 
 
 import argparse
 import contextlib
-import dataclasses
-import json
 import os
 import sys
-import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, get_args
-
-from tqdm import tqdm
+from typing import get_args
 
 from pipelines import download
 from pipelines.download import Policy
+from pipelines.parallel import ray_rows
+from pipelines.progress import Progress
 from pipelines.sources import resolve
 from pipelines.stages import Stages
 from s2vgan import extraction, ledger, overview, source, storage
 from s2vgan.errors import S2VError, SourceError
-from s2vgan.extraction import Job, Options
+from s2vgan.extraction import Options
 from s2vgan.ledger import DatasetInfo, LedgerRow
 from s2vgan.source import Source
 from s2vgan.spec import CropMode, FaceChoice, GroupSpec
-
-RETRIES: Final = 3  # of a video whose worker died; Ray Data's own default is to try for ever
-BEGIN_CPU: Final = 0.25  # to fetch, hash and probe waits for disk and network most of the time
 
 
 def run(
@@ -78,17 +71,25 @@ def run(
         if row is None:
             todo.append(video)
         else:
-            extraction.forget_failure(video, data)
+            known.forget_failure(video)
             done[row.video_id] = row
     todo = _without_copies(todo)
+    for named in found.expanded:
+        known.forget_failure(named)
     fresh: dict[str, LedgerRow] = {}
-    for name in found.missing:
-        row = stages.failure(Source(str(Path(name).absolute())), "no such file; check the path.")
+    for named in found.missing:
+        what = "no video in this folder" if Path(named.location).is_dir() else "no such file"
+        row = stages.failure(named, f"{what}; check the path.")
         fresh[row.video_id] = row
-    rows = stages.all(todo) if workers == 0 else _ray_rows(todo, stages, workers, downloads)
-    for row in _with_progress(rows, len(todo)):
-        if row.video_id not in done:
-            fresh[row.video_id] = row
+    with Progress(len(todo)) as bar:
+        if workers == 0:
+            rows = stages.all(todo, bar.groups)
+        else:
+            rows = ray_rows(todo, stages, workers, downloads, bar.groups)
+        for row in rows:
+            bar.video()
+            if row.video_id not in done:
+                fresh[row.video_id] = row
     extraction.tidy(data, options)  # workers of a killed job may have ended only now
     print(overview.summary([*done.values()], [*fresh.values()]))
 
@@ -136,124 +137,6 @@ def _worst(rows: Sequence[LedgerRow]) -> str:
     )
 
 
-def _ray_rows(
-    todo: Sequence[Source], stages: Stages, workers: int | None, downloads: int
-) -> Iterator[LedgerRow]:
-    """The ledger rows of the videos, as they are done."""
-    if not todo:
-        return
-    import ray.data  # 3 s; not paid where nothing is left to do
-
-    from s2vgan import cluster
-
-    cluster.connect()
-    cluster.quiet_data()
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_no_progress_timeout_s = -1  # a long video makes no progress for long
-    context.max_errored_blocks = -1  # a video that kills its worker does not end the job
-    context.target_max_block_size = 1  # bytes: each span is a block, so that all can be shared out
-
-    steps = _Steps(stages)
-    slots = workers or cluster.extract_workers()
-
-    def taken(videos: Sequence[tuple[int, Source]], size: int | None) -> Any:
-        items = [{"number": n, "video": json.dumps(dataclasses.asdict(v))} for n, v in videos]
-        return ray.data.from_items(items, override_num_blocks=len(items)).flat_map(
-            steps.begin,
-            num_cpus=BEGIN_CPU,
-            max_retries=RETRIES,
-            compute=ray.data.TaskPoolStrategy(size=size),
-        )
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # max_retries has no other way in yet
-        branches = [
-            taken(some, size)
-            for is_link, size in ((False, slots), (True, downloads))
-            if (some := [(n, v) for n, v in enumerate(todo) if v.is_link is is_link])
-        ]
-        spans = branches[0] if len(branches) == 1 else branches[0].union(branches[1])
-        results = spans.map(
-            steps.extract,
-            num_cpus=1,
-            max_retries=RETRIES,
-            compute=ray.data.TaskPoolStrategy(size=slots),
-        )
-
-    join = ray.remote(num_cpus=1, max_retries=RETRIES)(_join)
-    joins: dict[Any, int] = {}
-    parts: dict[int, dict[int, str]] = {}
-    unfinished = dict(enumerate(todo))
-    reason = "often for want of memory; try fewer --workers"
-    try:
-        for result in results.iter_rows():
-            number = result["number"]
-            if result["row"]:
-                del unfinished[number]
-                yield LedgerRow(**json.loads(result["row"]))
-                continue
-            ready = parts.setdefault(number, {})
-            ready[result["span"]] = result["part"]
-            if len(ready) == len(Job.from_json(result["job"]).spans):
-                ordered = [ready[span] for span in sorted(ready)]
-                joins[join.remote(stages, result["job"], ordered)] = number
-        for task, number in joins.items():
-            row = LedgerRow(**json.loads(ray.get(task)))
-            del unfinished[number]
-            yield row
-    except ray.exceptions.RayError as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-    for video in unfinished.values():
-        yield stages.failure(video, f"a worker died ({reason}).")
-
-
-class _Steps:
-    """The steps as Ray Data calls them: rows of plain values in and out.
-
-    A row that says what became of a video passes through what is left of the way.
-    """
-
-    def __init__(self, stages: Stages) -> None:
-        self._stages = stages
-
-    def begin(self, item: dict[str, Any]) -> list[dict[str, Any]]:
-        taken = self._stages.begin(Source(**json.loads(item["video"])))
-        blank = {"number": item["number"], "row": "", "job": "", "span": 0, "part": ""}
-        if isinstance(taken, LedgerRow):
-            return [blank | {"row": _to_json(taken)}]
-        job = taken.to_json()
-        return [blank | {"job": job, "span": span} for span in range(len(taken.spans))]
-
-    def extract(self, item: dict[str, Any]) -> dict[str, Any]:
-        if item["row"]:
-            return item
-        job = Job.from_json(item["job"])
-        part = self._stages.part(job, item["span"])
-        if len(job.spans) > 1:
-            return item | {"part": json.dumps(part)}
-        return item | {"row": _to_json(self._stages.join(job, [part]))}
-
-
-def _join(stages: Stages, job: str, parts: Sequence[str]) -> str:
-    return _to_json(stages.join(Job.from_json(job), [json.loads(part) for part in parts]))
-
-
-def _to_json(row: LedgerRow) -> str:
-    return json.dumps(dataclasses.asdict(row))
-
-
-def _with_progress(rows: Iterator[LedgerRow], total: int) -> Iterator[LedgerRow]:
-    count, started = 0, time.monotonic()
-    with tqdm(total=total, unit="video", disable=total == 0) as bar:
-        for row in rows:
-            count += row.groups
-            rate = count / (time.monotonic() - started)
-            bar.set_postfix_str(f"{count} groups, {rate:.0f} groups/s")
-            bar.update()
-            yield row
-
-
 def _at_least_one(text: str) -> int:
     number = int(text)
     if number < 1:
@@ -284,32 +167,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="video file, folder, glob, s3:// path, or a .txt list of these and of YouTube links "
         "(one a line, # starts a comment, relative paths start at the list)",
     )
-    defaults = GroupSpec()
+    defaults, usual = GroupSpec(), "default: %(default)s"
     parser.add_argument("--out", required=True, metavar="DATA", help="folder or URL to write")
-    parser.add_argument("--size", type=int, default=defaults.size, help="of a face, in pixels")
-    parser.add_argument("--fps", type=int, default=defaults.fps, help="frames a second to sample")
+    parser.add_argument(
+        "--size", type=int, default=defaults.size, help=f"of a face, in pixels ({usual})"
+    )
+    parser.add_argument(
+        "--fps", type=int, default=defaults.fps, help=f"frames a second to sample ({usual})"
+    )
     parser.add_argument(
         "--crop",
         choices=get_args(CropMode),
         default=defaults.crop,
-        help="tracked: one steady square per segment; paper: each frame's raw Haar box",
+        help=f"tracked: one steady square per segment; paper: each frame's raw Haar box ({usual})",
     )
     parser.add_argument(
         "--face",
         choices=get_args(FaceChoice),
         default="largest",
-        help="which face to follow where there are several",
+        help=f"which face to follow where there are several ({usual})",
     )
     parser.add_argument(
         "--workers",
         type=_workers,
         default="auto",
-        help="videos at a time (default: auto, one per core; 0: without Ray)",
+        help=f"videos at a time ({usual}, one per core; 0: without Ray)",
     )
     parser.add_argument(
-        "--videos", default="videos", help="folder for what links give, shared by all machines"
+        "--videos",
+        default="videos",
+        help=f"folder for what links give, shared by all machines ({usual})",
     )
-    parser.add_argument("--downloads", type=_at_least_one, default=2, help="links at a time")
+    parser.add_argument(
+        "--downloads", type=_at_least_one, default=2, help=f"links at a time ({usual})"
+    )
     parser.add_argument(
         "--cookies", type=Path, help="cookie file (Netscape format) for links that want a login"
     )

@@ -31,11 +31,13 @@ class Sources:
     Attributes:
         videos: paths, URLs and web links of videos or parts of them, each once, in the order in
             which they were named.
-        missing: what was named but is not there.
+        missing: what was named but is not there, or holds no video.
+        expanded: folders and globs that were named and gave videos.
     """
 
     videos: tuple[Source, ...]
-    missing: tuple[str, ...]
+    missing: tuple[Source, ...]
+    expanded: tuple[Source, ...]
 
 
 def resolve(sources: Iterable[str]) -> Sources:
@@ -50,20 +52,24 @@ def resolve(sources: Iterable[str]) -> Sources:
         SourceError: if nothing is left, or a list cannot be read.
     """
     videos: dict[Source, None] = {}
-    missing: dict[str, None] = {}
+    missing: dict[Source, None] = {}
+    expanded: dict[Source, None] = {}
     for source in sources:
         for entry in read_list(source) if source.endswith(".txt") else [Source(source)]:
             found = [entry.location] if entry.is_link else _expand(entry.location)
             videos.update((replace(entry, location=location), None) for location in found)
+            entry = replace(entry, location=_absolute(entry.location))
             if not found:
-                missing[entry.location] = None
+                missing[entry] = None
+            elif found != [entry.location]:
+                expanded[entry] = None
     if not videos:
-        named = ", ".join(missing) or "no source"
+        named = ", ".join(entry.location for entry in missing) or "no source"
         raise SourceError(
             f"{named}: nothing to extract; give video files, folders with videos, globs, "
             "s3:// paths, or a .txt list of these and of links."
         )
-    return Sources(tuple(videos), tuple(missing))
+    return Sources(tuple(videos), tuple(missing), tuple(expanded))
 
 
 def read_list(path: str | Path) -> list[Source]:
@@ -132,6 +138,10 @@ def _seconds(text: str) -> float:
 def _located(entry: str, folder: Path) -> str:
     """An entry of a list in this folder, as if it had been given by itself."""
     return entry if "://" in entry else str(folder / entry)
+
+
+def _absolute(entry: str) -> str:
+    return entry if "://" in entry else str(Path(entry).absolute())
 
 
 def _is_there(entry: str) -> bool:

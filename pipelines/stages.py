@@ -1,7 +1,7 @@
 """What happens to one video, step by step, wherever the steps run."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -81,11 +81,17 @@ class Stages:
             return row
         return row
 
-    def all(self, videos: Sequence[Source]) -> Iterator[LedgerRow]:
-        """One video after another, in this process."""
+    def all(
+        self, videos: Sequence[Source], count: Callable[[int], object] = lambda groups: None
+    ) -> Iterator[LedgerRow]:
+        """One video after another, in this process; ``count`` is told the groups of each span."""
         for video in videos:
             taken = self.begin(video)
             if isinstance(taken, LedgerRow):
                 yield taken
-            else:
-                yield self.join(taken, [self.part(taken, n) for n in range(len(taken.spans))])
+                continue
+            parts = []
+            for number in range(len(taken.spans)):
+                parts.append(self.part(taken, number))
+                count(parts[-1].get("groups", 0))
+            yield self.join(taken, parts)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from s2vgan import __version__
 from s2vgan.config import Config
 from s2vgan.errors import ConfigError, RunError
-from s2vgan.models import TalkingFace
+from s2vgan.models import Face, build_face
 from s2vgan.spec import GroupSpec
 
 FOLDER = "model"  # of a run
@@ -27,6 +27,11 @@ WEIGHTS, CONFIG, MANIFEST, CARD = (
     "manifest.json",
     "MODEL_CARD.md",
 )
+GENERATORS = {  # by kind, as the card calls them
+    "gru": "with ConvGRU",
+    "no_gru": "without ConvGRU",
+    "wav2pix": "wav2pix (Duarte et al. 2019)",
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class LoadedModel:
             SHA-256 of each file.
     """
 
-    face: TalkingFace
+    face: Face
     config: Config
     spec: GroupSpec
     manifest: dict[str, Any]
@@ -49,7 +54,7 @@ class LoadedModel:
 
 def save(
     folder: str | Path,
-    face: TalkingFace,
+    face: Face,
     config: Config,
     *,
     name: str,
@@ -137,7 +142,7 @@ def load(run: str | Path, device: torch.device | str = "cpu") -> LoadedModel:
                 raise RunError(f"{folder / file}: damaged (its SHA-256 is not the manifest's).")
         config = Config.from_dict(json.loads((folder / CONFIG).read_text()))
         spec = GroupSpec(**manifest["spec"])
-        face = TalkingFace(config.model, spec)
+        face = build_face(config.model, spec)
         face.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise RunError(f"{folder}: not a whole model ({error}); export or train it again.") from (
@@ -184,7 +189,7 @@ def _card(manifest: dict[str, Any], config: Config) -> str:
 Speech to a talking face: {spec["size"]}x{spec["size"]} pixels, {spec["fps"]} frames/s, made by
 S2V-GAN {manifest["version"]} on {manifest["created"]}.
 
-- Generator: {"with ConvGRU" if config.model.kind == "gru" else "without ConvGRU"},
+- Generator: {GENERATORS[config.model.kind]},
   {manifest["parameters"]:,} parameters, step {manifest["step"]}, seed {manifest["seed"]}
 - Trained on dataset {manifest["dataset"]}
 - Code: commit {manifest["git_commit"] or "unknown"}

@@ -4,6 +4,7 @@ What a command needs is imported when it runs: ``s2vgan --help`` answers at once
 """
 
 import dataclasses
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -23,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0; 2 for what the user can mend; 130 after Ctrl-C.
+        The exit status: 0; 2 for what the user can mend; 130 after Ctrl-C; 141 if who reads the
+        output went away.
     """
     parser = ArgumentParser(
         prog="s2vgan", description="Turn speech into a talking face.", version=__version__
@@ -36,6 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = COMMANDS[arguments.command][1]
     try:
         run(arguments[arguments.command])
+        sys.stdout.flush()
+    except BrokenPipeError:  # its reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except S2VError as error:
         print(f"s2vgan: {error}", file=sys.stderr)
         return 2

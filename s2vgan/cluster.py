@@ -7,6 +7,7 @@ most half of them; the operating system shares the real cores. This module owns 
 
 import logging
 import os
+import warnings
 from typing import Final
 
 import ray
@@ -51,6 +52,8 @@ def start_local() -> None:
 
 def quiet_data() -> None:
     """Keep Ray Data's reports and tracebacks in its log file; call it after ``import ray.data``."""
+    # It warns of every job with fewer videos than workers.
+    warnings.filterwarnings("ignore", "The maximum number of concurrent tasks", UserWarning)
     for handler in logging.getLogger("ray.data").handlers:
         if handler.name == "console":
             handler.setLevel(logging.CRITICAL)

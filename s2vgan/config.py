@@ -10,17 +10,30 @@ from typing import Any, Literal
 
 from s2vgan.errors import ConfigError
 
+# What wav2pix has none of, or only one form of. Settings of the ConvGRU mean nothing to it, as they
+# mean nothing to no_gru.
+WAV2PIX_SETTINGS: dict[str, Any] = {
+    "z_dim": 0,
+    "audio_features": "waveform",
+    "audio_dropout": 0.0,
+    "mean_face": False,
+    "pose_dim": 0,
+    "spectral_norm": True,
+}
+
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Generator, discriminator and audio encoder.
 
     Attributes:
-        kind: gru: ConvGRU in generator and discriminator; no_gru: neither (the ablation).
+        kind: gru: ConvGRU in generator and discriminator; no_gru: neither (the ablation);
+            wav2pix: the baseline of Duarte et al. 2019, which makes single frames.
         z_dim: length of the noise vector z, drawn once per group; 0 for none.
         width: channels of the widest-resolution trunk block; doubled at each coarser block.
         audio_features: what the audio encoder reads: the raw waveform or a log-mel spectrogram.
-        audio_past: seconds of speech before the group that the encoder also sees.
+        audio_past: seconds of speech before the group that the encoder also sees; of wav2pix
+            before the middle of each frame.
         audio_ahead: seconds after it; a stream is late by as much.
         audio_dim: length of the audio code.
         audio_dropout: dropout in the audio encoder.
@@ -35,7 +48,7 @@ class ModelConfig:
         spectral_norm: spectral normalisation of D's strided convolutions instead of BatchNorm.
     """
 
-    kind: Literal["gru", "no_gru"] = "gru"
+    kind: Literal["gru", "no_gru", "wav2pix"] = "gru"
     z_dim: int = 16
     width: int = 32
     audio_features: Literal["waveform", "logmel"] = "logmel"
@@ -52,7 +65,7 @@ class ModelConfig:
     spectral_norm: bool = True
 
     def __post_init__(self) -> None:
-        _one_of("model.kind", self.kind, ("gru", "no_gru"))
+        _one_of("model.kind", self.kind, ("gru", "no_gru", "wav2pix"))
         _one_of("model.audio_features", self.audio_features, ("waveform", "logmel"))
         _one_of("model.frame_features", self.frame_features, ("shared", "own"))
         _one_of("model.initial_state", self.initial_state, ("zero", "mean_face"))
@@ -69,6 +82,13 @@ class ModelConfig:
                 "model.initial_state is mean_face but model.mean_face is false; "
                 "set model.mean_face to true or model.initial_state to zero."
             )
+        if self.kind == "wav2pix":
+            _as_published("model", self, WAV2PIX_SETTINGS)
+            if self.audio_past + self.audio_ahead < 0.1:
+                raise ConfigError(
+                    "model.kind wav2pix hears model.audio_past + model.audio_ahead seconds around "
+                    "each frame, which must be 0.1 or more; both are 0.5 as published."
+                )
 
 
 @dataclass(frozen=True)
@@ -76,24 +96,28 @@ class LossConfig:
     """The losses and their weights; a weight of 0 switches a term off.
 
     Attributes:
-        adversarial: form of the GAN objective: bce (Goodfellow et al. 2014, non-saturating) or
-            hinge (Lim and Ye 2017).
+        adversarial: form of the GAN objective: bce (Goodfellow et al. 2014, non-saturating),
+            hinge (Lim and Ye 2017), or lsgan (Mao et al. 2017, real frames labelled 0.9).
+        wrong: weight, for the discriminator, of real frames with the speech of another moment.
         gan: weight of the generator's adversarial term.
+        features: weight of matching the batch means of the discriminator's features.
         l1: weight of the mean absolute error, on [-1, 1].
         ssim: weight of 1 - SSIM.
         mouth: factor on l1 and ssim inside the mouth region; 1 treats all pixels alike.
         audio: weight of predicting the mouth's code from the audio code.
     """
 
-    adversarial: Literal["bce", "hinge"] = "hinge"
+    adversarial: Literal["bce", "hinge", "lsgan"] = "hinge"
+    wrong: float = 0.0
     gan: float = 0.02
+    features: float = 0.0
     l1: float = 1.0
     ssim: float = 0.3
     mouth: float = 3.0
     audio: float = 0.3
 
     def __post_init__(self) -> None:
-        _one_of("loss.adversarial", self.adversarial, ("bce", "hinge"))
+        _one_of("loss.adversarial", self.adversarial, ("bce", "hinge", "lsgan"))
         for item in dataclasses.fields(self):
             if item.name != "adversarial":
                 _at_least(f"loss.{item.name}", getattr(self, item.name), 0)
@@ -110,6 +134,7 @@ class TrainConfig:
         beta2: of Adam, for both.
         batch: groups a step over all workers (batch / sequence sequences).
         sequence: consecutive groups the state is carried over in one step.
+        stride: seconds of video between the sequences that are trained on; 0 for all of them.
         steps: of training in all; the budget in minutes may end it earlier.
         minutes: of training in all, 0 for no limit.
         pretrain_steps: of the audio encoder alone, before step 0.
@@ -128,6 +153,7 @@ class TrainConfig:
     beta2: float = 0.999
     batch: int = 16
     sequence: int = 2
+    stride: float = 0.0
     steps: int = 100_000
     minutes: float = 30.0
     pretrain_steps: int = 300
@@ -142,7 +168,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("batch", "sequence", "steps", "evaluate_every"):
             _at_least(f"train.{name}", getattr(self, name), 1)
-        for name in ("lr_g", "lr_d", "minutes", "pretrain_steps", "clip", "pose_noise"):
+        for name in ("lr_g", "lr_d", "stride", "minutes", "pretrain_steps", "clip", "pose_noise"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         _at_least("train.seed", self.seed, 0)
         for name in ("beta1", "beta2"):
@@ -171,6 +197,14 @@ class Config:
                 "train.sequence is above 1 but model.carry_state is false: set train.sequence "
                 "to 1 or model.carry_state to true."
             )
+        if self.loss.wrong and self.train.batch == self.train.sequence:
+            raise ConfigError(
+                "loss.wrong needs a second sequence in the batch to take wrong speech from: raise "
+                "train.batch or set loss.wrong to 0."
+            )
+        if self.model.kind == "wav2pix":
+            _as_published("loss", self.loss, {"audio": 0.0})
+            _as_published("train", self.train, {"pretrain_steps": 0})
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain JSON values."""
@@ -206,6 +240,20 @@ def _at_least(name: str, value: float, least: float) -> None:
 def _between(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ConfigError(f"{name} is {value}; it must lie between {low} and {high}.")
+
+
+def _as_published(section: str, values: Any, settings: dict[str, Any]) -> None:
+    """Refuse settings that wav2pix would silently do without."""
+    changes = [
+        f"{section}.{key} to {str(value).lower()}"
+        for key, value in settings.items()
+        if getattr(values, key) != value
+    ]
+    if changes:
+        raise ConfigError(
+            f"model.kind wav2pix is built as published: set {', '.join(changes)}, or give --config "
+            "conf/ablations/wav2pix.yaml, which does."
+        )
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -21,6 +21,7 @@ from s2vgan import ledger, storage
 from s2vgan.errors import ConfigError, DatasetError
 from s2vgan.ledger import LedgerRow
 from s2vgan.samples import Crops, read_crops
+from s2vgan.source import Source
 from s2vgan.spec import GroupSpec
 
 SHEET_FILE: Final = "contact_sheet.html"
@@ -94,6 +95,11 @@ def plain(text: str) -> str:
     return "".join(
         letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )
+
+
+def video_name(row: LedgerRow) -> str:
+    """A video for people: its source, and which part of it."""
+    return plain(row.source + Source("", row.start, row.end).part)
 
 
 def length(seconds: float) -> str:
@@ -174,7 +180,7 @@ def _entry(data: str | Path, row: LedgerRow, spec: GroupSpec, count: int) -> _En
     segments = found.segments if found else []
     return _Entry(
         row,
-        plain(row.source),
+        video_name(row),
         reason,
         kept_share(row),
         flags,
@@ -256,18 +262,18 @@ def _clock(seconds: float) -> str:
 
 def _save(data: str | Path, out: str | Path | None, page: str) -> str:
     """Write the page, and say where it is."""
-    folder, name = str(data).rstrip("/"), SHEET_FILE
+    folder, file = str(data).rstrip("/"), SHEET_FILE
     try:
         if out is not None:
             filesystem, path = storage.open_url(out)
             if filesystem.get_file_info(path).type == pafs.FileType.Directory:
                 folder = str(out).rstrip("/")
             else:
-                folder, _, name = str(out).rpartition("/")
-        storage.write(folder or ("/" if str(out).startswith("/") else "."), name, page.encode())
+                folder, _, file = str(out).rpartition("/")
+        storage.write(folder or ("/" if str(out).startswith("/") else "."), file, page.encode())
     except OSError as error:
         raise DatasetError(
             f"{out or folder}: the page cannot be written ({error}); use --sheet FILE for another "
             "place, or --no-sheet."
         ) from error
-    return f"{folder}/{name}" if folder else name
+    return f"{folder}/{file}" if folder else file

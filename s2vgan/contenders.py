@@ -15,6 +15,8 @@ from s2vgan.dataset import GroupDataset
 
 SHUFFLED = "shuffled_audio"
 
+_CHUNK = 256  # groups of a video that are in memory at a time
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -174,17 +176,19 @@ def from_data(dataset: GroupDataset, rows: np.ndarray) -> list[Entry]:
         rows: training time.
     """
     means, medoids = {}, {}
-    for video in np.unique(dataset.video):
+    for video in np.unique(dataset.video[rows]):
         own = rows[dataset.video[rows] == video]
-        frames = dataset.frames[own]
-        frames = frames.reshape(-1, *frames.shape[2:])
-        mean = np.zeros(frames.shape[1:])
-        for part in np.array_split(frames, -(-len(frames) // 1024)):
-            mean += part.sum(axis=0, dtype=np.float64)
-        mean /= len(frames)
-        distance = [np.square(frame - mean).mean() for frame in frames]
+        parts = np.array_split(own, -(-len(own) // _CHUNK))
+        mean = sum(_frames(dataset, part).sum(axis=0, dtype=np.float64) for part in parts)
+        mean = mean / (len(own) * dataset.spec.frames_per_group)
+        nearest, least = np.empty(0), np.inf
+        for part in parts:
+            for frame in _frames(dataset, part):
+                distance = np.square(frame - mean).mean()
+                if distance < least:
+                    nearest, least = frame.copy(), distance
         means[video] = mean.round().astype(np.uint8)
-        medoids[video] = frames[int(np.argmin(distance))]
+        medoids[video] = nearest
     noise = np.random.default_rng(0)
 
     def still(face: np.ndarray, piece: Piece) -> np.ndarray:
@@ -196,3 +200,8 @@ def from_data(dataset: GroupDataset, rows: np.ndarray) -> list[Entry]:
         "noise": lambda piece: noise.integers(0, 256, piece.real.shape, dtype=np.uint8),
     }
     return [Entry(name, "control", speak) for name, speak in controls.items()]
+
+
+def _frames(dataset: GroupDataset, rows: np.ndarray) -> np.ndarray:
+    """Frames (n * T, S, S, 3) of some rows."""
+    return np.concatenate(dataset.frames[rows])

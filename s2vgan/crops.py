@@ -10,7 +10,7 @@ from s2vgan.faces import SAME_FACE, iou
 from s2vgan.spec import CropMode
 
 THUMBNAIL: Final = 16  # side of the tiny pictures that tell a cut
-CUT_FRAMES: Final = 5  # a picture that is back sooner was a flash, not a cut
+CUT_FRAMES: Final = 5  # a scene that is back after fewer pictures was a flash, not a cut
 CUT_STEP: Final = 1.5  # grey levels by which a cut changes the tiny picture, at least,
 CUT_RATIO: Final = 4.0  # on top of so many times what motion changed in the frames before
 CUT_HISTORY: Final = 10
@@ -45,7 +45,7 @@ class CropPlan:
 
 
 def thumbnail(luma: np.ndarray) -> np.ndarray:
-    """A frame's luma as (THUMBNAIL**2,) uint8, for :func:`find_cuts`."""
+    """A picture's luma as (THUMBNAIL**2,) uint8, for :func:`find_cuts`."""
     # In two steps, of which the first only samples: an average of all pixels takes 4 times as long.
     small = cv2.resize(luma, (8 * THUMBNAIL, 8 * THUMBNAIL), interpolation=cv2.INTER_LINEAR)
     tiny = cv2.resize(small, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
@@ -53,7 +53,7 @@ def thumbnail(luma: np.ndarray) -> np.ndarray:
 
 
 def find_cuts(thumbnails: np.ndarray) -> np.ndarray:
-    """Where a new shot starts: (n,) bool from (n, THUMBNAIL**2) uint8, one row a frame.
+    """Where a new shot starts: (n,) bool from (n, THUMBNAIL**2) uint8, one row a picture.
 
     A cut changes the picture far more than the frames before did, and for good: a flash does not.
     """

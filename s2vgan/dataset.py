@@ -1,30 +1,31 @@
-"""A dataset in memory: Parquet groups as arrays, their timeline of speech, and splits in time."""
+"""A dataset as arrays: groups mapped from disk, their timeline of speech, and splits in time."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from s2vgan.decoded import load_decoded
 from s2vgan.errors import DatasetError
-from s2vgan.groups import decode_audio, decode_frames, read_groups
 from s2vgan.ledger import DatasetInfo, read_dataset
 from s2vgan.spec import GroupSpec
-
-MAX_CONTEXT = 2.0  # s of silence kept around each segment, so that any context window lies inside
 
 
 @dataclass(frozen=True)
 class GroupDataset:
     """All groups of a dataset, videos in the order of their ids, rows in time order.
 
+    ``frames`` and ``timeline`` lie on disk: take the rows you want, as ``frames[rows]``, which are
+    copied into memory; all of them may be far more than fits.
+
     Attributes:
         info: contents of dataset.json.
         video_ids: names behind the numbers in ``video``.
-        frames: (N, T, S, S, 3) uint8 RGB.
+        frames: (N, T, S, S, 3) uint8 RGB, read-only.
         video: (N,) int32, index into ``video_ids``.
         segment: (N,) int32.
         index: (N,) int32, position on the video's grid.
-        timeline: (samples,) int16, the segments' speech with silence between them.
+        timeline: (samples,) int16, read-only: the segments' speech with silence between them.
         offset: (N,) int64, where each group's speech starts in ``timeline``.
     """
 
@@ -39,46 +40,20 @@ class GroupDataset:
 
     @classmethod
     def load(cls, data: str | Path) -> "GroupDataset":
-        """Read every groups file named in DATA/dataset.json.
+        """Open the groups named in DATA/dataset.json; the first time they are decoded to disk.
 
         Raises:
             DatasetError: if the folder is no dataset, holds no group, or a file is missing, torn,
-                of another spec, or of another length than dataset.json says.
+                of another spec, or of another length than dataset.json says; if there is no room
+                for the decoded groups.
         """
         info = read_dataset(data)
         if not info.groups:
             raise DatasetError(
                 f"{data}: holds no group; see its ledger folder for what became of each video."
             )
-        frames, audio, video, segment, index = [], [], [], [], []
-        for number, (video_id, count) in enumerate(sorted(info.groups.items())):
-            spec, table = read_groups(data, video_id)
-            if spec != info.spec:
-                raise DatasetError(f"{data}: {video_id} has another spec ({spec}) than {info.spec}")
-            if table.num_rows != count:
-                raise DatasetError(
-                    f"{data}: {video_id} has {table.num_rows} groups, dataset.json says {count}; "
-                    "extract again to renew it."
-                )
-            frames.append(decode_frames(table, spec))
-            audio.append(decode_audio(table, spec))
-            video.append(np.full(count, number, np.int32))
-            segment.append(table.column("segment").to_numpy())
-            index.append(table.column("index").to_numpy())
-        columns = {
-            "video": np.concatenate(video),
-            "segment": np.concatenate(segment),
-            "index": np.concatenate(index),
-        }
-        timeline, offset = _timeline(np.concatenate(audio), info.spec, **columns)
-        return cls(
-            info=info,
-            video_ids=tuple(sorted(info.groups)),
-            frames=np.concatenate(frames) if len(frames) > 1 else frames[0],
-            timeline=timeline,
-            offset=offset,
-            **columns,
-        )
+        decoded = load_decoded(data, info)
+        return cls(info=info, video_ids=tuple(sorted(info.groups)), **vars(decoded))
 
     def __len__(self) -> int:
         return len(self.index)
@@ -87,6 +62,11 @@ class GroupDataset:
     def spec(self) -> GroupSpec:
         """The spec of every group."""
         return self.info.spec
+
+    def rows_of(self, video: int) -> np.ndarray:
+        """Rows of a video, which is given by its number, in time order."""
+        first, stop = np.searchsorted(self.video, [video, video + 1])
+        return np.arange(first, stop)
 
     def split(self, held_out: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
         """Rows of training time and of held-out time: the last share of each video, never random.
@@ -99,7 +79,7 @@ class GroupDataset:
         """
         training, kept = [], []
         for number in range(len(self.video_ids)):
-            rows = np.flatnonzero(self.video == number)
+            rows = self.rows_of(number)
             cut = len(rows) - int(len(rows) * held_out)
             training.append(rows[:cut])
             kept.append(rows[cut:])
@@ -143,19 +123,3 @@ class GroupDataset:
         before, length = self.spec.window(past, ahead)
         positions = self.offset[rows][..., None] - before + np.arange(length)
         return self.timeline[positions].astype(np.float32) / 32768
-
-
-def _timeline(
-    audio: np.ndarray, spec: GroupSpec, video: np.ndarray, segment: np.ndarray, index: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """One stretch of samples in which every segment is followed by silence, and row offsets."""
-    silence = round(MAX_CONTEXT * spec.sample_rate)
-    size = spec.samples_per_group
-    new = np.ones(len(audio), bool)
-    new[1:] = (np.diff(video) != 0) | (np.diff(segment) != 0) | (np.diff(index) != 1)
-    offset = np.arange(len(audio)) * size + np.cumsum(new) * silence
-    timeline = np.zeros(offset[-1] + size + silence, np.int16)
-    for rows in np.split(np.arange(len(audio)), np.flatnonzero(new)[1:]):
-        start = offset[rows[0]]
-        timeline[start : start + len(rows) * size] = audio[rows].reshape(-1)
-    return timeline, offset

@@ -6,10 +6,12 @@ extracted (:func:`extract_part`), in any order and place, and joined (:func:`fin
 child process with limits (:class:`s2vgan.sandbox.Sandbox`).
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import Any, Final
 
 import pyarrow.fs as pafs
 
-from s2vgan import groups, ledger, source, spans, storage
+from s2vgan import groups, ledger, media, source, spans, storage
 from s2vgan.errors import DatasetError, S2VError, SourceError
 from s2vgan.groups import Group
 from s2vgan.ledger import LedgerRow, Status
@@ -124,18 +126,21 @@ def check_spec(data: str | Path, spec: GroupSpec) -> None:
     filesystem, root = storage.open_url(data)
     if filesystem.get_file_info(root).type == pafs.FileType.File:
         raise DatasetError(f"{data}: is a file; give a folder.")
-    if not ledger.has_dataset(data):
-        return
-    found = ledger.read_dataset(data).spec.to_dict()
-    differ = [
-        f"{name} {found[name]} (asked for: {value})"
-        for name, value in spec.to_dict().items()
-        if found[name] != value
-    ]
-    if differ:
-        raise DatasetError(
-            f"{data}: this dataset has {', '.join(differ)}; use another folder, or the same values."
-        )
+    if ledger.has_dataset(data):
+        specs = [ledger.read_dataset(data).spec.to_dict()]
+    else:  # a job that was killed leaves rows only, which have to fit in the end
+        specs = [row.spec for row in ledger.read_rows(data).values() if row.status == "ok"]
+    for found in specs:
+        differ = [
+            f"{name} {found.get(name)} (asked for: {value})"
+            for name, value in spec.to_dict().items()
+            if found.get(name) != value
+        ]
+        if differ:
+            raise DatasetError(
+                f"{data}: this dataset has {', '.join(differ)}; use another folder, or the same "
+                "values."
+            )
 
 
 # What is done already.
@@ -146,7 +151,14 @@ class Known:
 
     def __init__(self, data: str | Path, options: Options) -> None:
         self._data = data
-        rows = [row for row in ledger.read_rows(data).values() if _is_done(row, data, options)]
+        found = ledger.read_rows(data)
+        self._all_ids = set(found)
+        sizes = storage.sizes(data, "groups")  # one request, where a file is one as well
+        rows = [
+            row
+            for row in found.values()
+            if _is_done(row, options, sizes.get(f"{row.video_id}.parquet", 0))
+        ]
         self._rows = {(row.source, row.start, row.end): row for row in rows}
         self._sizes = {row.size for row in rows}
         self._ids = {row.video_id: row for row in rows}
@@ -170,12 +182,19 @@ class Known:
         if size not in self._sizes or "://" in path:
             return None
         try:
-            return self._ids.get(video_id(source.sha256(Path(path)), video))
+            row = self._ids.get(video_id(source.sha256(Path(path)), video))
         except SourceError:
             return None
+        return None if row is None else _renewed(row, video, modified, self._data)
+
+    def forget_failure(self, video: Source) -> None:
+        """As :func:`forget_failure`; costs nothing where there is nothing to forget."""
+        if missing_id(video) in self._all_ids:
+            forget_failure(video, self._data)
 
 
-def _is_done(row: LedgerRow, data: str | Path, options: Options) -> bool:
+def _is_done(row: LedgerRow, options: Options, size: int) -> bool:
+    """Whether a row is the last word on a video whose groups file has ``size`` bytes."""
     same = (row.extractor, row.spec, row.face) == (
         EXTRACTOR,
         options.spec.to_dict(),
@@ -183,26 +202,40 @@ def _is_done(row: LedgerRow, data: str | Path, options: Options) -> bool:
     )
     if not same or row.status not in FINAL:
         return False
-    return row.status != "ok" or groups.size_of(data, row.video_id) == row.groups_size
+    return row.status != "ok" or size == row.groups_size
+
+
+def _renewed(row: LedgerRow, video: Source, modified: int, data: str | Path) -> LedgerRow:
+    """The row of a file that was touched or moved, written so that it need not be read again."""
+    if row.source != video.location and ("://" in row.source or os.path.exists(row.source)):
+        return row  # a copy
+    row = dataclasses.replace(row, source=video.location, modified=modified)
+    ledger.write_row(data, row)
+    return row
 
 
 def tidy(data: str | Path, options: Options) -> None:
     """Remove what killed jobs left: files half written, and the parts of videos that are done."""
     for name in storage.names(data, "parts", ""):
-        row = ledger.read_row(data, name)
-        if row is not None and _is_done(row, data, options):
+        row = _done_before(name, data, options)
+        if row is not None:
             storage.remove_folder(data, _parts(row))
     storage.sweep(data, "groups", "ledger", "parts")
 
 
-def _done_before(row: LedgerRow, data: str | Path, options: Options) -> LedgerRow | None:
-    before = ledger.read_row(data, row.video_id)
-    return before if before is not None and _is_done(before, data, options) else None
+def _done_before(some_id: str, data: str | Path, options: Options) -> LedgerRow | None:
+    """The row of a video if that is done."""
+    row = ledger.read_row(data, some_id)
+    done = row is not None and _is_done(row, options, groups.size_of(data, some_id))
+    return row if done else None
 
 
 def _stat(path: str) -> tuple[int, int]:
     """Size in bytes and time of the last change in ns; 0 where it is not known."""
     try:
+        if "://" not in path:  # whose name may be no UTF-8, which Arrow wants
+            found = os.stat(path)
+            return found.st_size, found.st_mtime_ns
         filesystem, inner = storage.open_url(path)
         info = filesystem.get_file_info(inner)
     except (DatasetError, OSError):
@@ -220,7 +253,8 @@ def video_id(digest: str, video: Source) -> str:
 
 def missing_id(video: Source) -> str:
     """Id of a video whose content could not be had, made from its name."""
-    return "src-" + hashlib.sha256(f"{video.location}{video.part}".encode()).hexdigest()[:16]
+    name = f"{video.location}{video.part}".encode(errors="surrogateescape")
+    return "src-" + hashlib.sha256(name).hexdigest()[:16]
 
 
 # The three steps.
@@ -262,23 +296,23 @@ def _take_up(
     video: Source, path: str, file: Path, data: str | Path, options: Options, call: Call
 ) -> tuple[LedgerRow, dict[str, Any]] | LedgerRow:
     """A row to complete and what the probe found; or the row if there is nothing to do."""
+    size, modified = _stat(path)  # before its content, so that a change from now on is seen
     digest = source.sha256(file)
-    size, modified = _stat(path)
     row = LedgerRow(
         video_id(digest, video), "failed", video.location, sha256=digest, size=size,
         modified=modified, start=video.start, end=video.end, face=options.face,
         extractor=EXTRACTOR, spec=options.spec.to_dict(),
     )  # fmt: skip
     forget_failure(video, data)
-    before = _done_before(row, data, options)
+    before = _done_before(row.video_id, data, options)
     if before is not None:
-        return before
+        return _renewed(before, video, modified, data)
     try:
         found = call("s2vgan.spans:inspect", str(file.absolute()))
     except SourceError as error:
-        return _give_up(row, data, "rejected", _about(error, file))
+        return _give_up(row, path, data, options, "rejected", _about(error, file))
     except Exception as error:  # one bad video must not end a job of thousands
-        return _give_up(row, data, "failed", _about(error, file))
+        return _give_up(row, path, data, options, "failed", _about(error, file))
     return dataclasses.replace(row, fps=found["fps"], cpu_seconds=found["cpu_seconds"]), found
 
 
@@ -292,8 +326,10 @@ def _plan_spans(
     if not found["seekable"]:
         return ((first, stop),)
     unit = spans.span_ticks(spec, seconds)
-    end = min(math.inf if stop is None else stop, found["seconds"] * spec.fps)
-    borders = [tick for tick in range(0, math.ceil(end), unit) if tick > first]
+    start, end = found["start"] * spec.fps, (found["start"] + found["seconds"]) * spec.fps
+    end = min(math.inf if stop is None else stop, end)
+    low = math.ceil(max(first + 1, start) / unit) * unit
+    borders = list(range(low, math.ceil(end), unit))
     return tuple(zip([first, *borders], [*borders, stop], strict=True))
 
 
@@ -309,9 +345,11 @@ def extract_part(
     name = f"{_parts(job.row)}/{first}.json"
     asked = [EXTRACTOR, options.spec.to_dict(), options.face, stop]
     if len(job.spans) > 1 and storage.exists(data, name):
-        done = json.loads(storage.read(data, name))
-        if done["asked"] == asked and storage.size(data, job.file(number)) == done["groups_size"]:
-            return dict(done)
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):  # gone, or torn
+            done = dict(json.loads(storage.read(data, name)))
+            length = storage.size(data, job.file(number))
+            if (done["asked"], done["groups_size"]) == (asked, length):
+                return done
     try:
         with source.local(job.path) as file:
             found = _decode(job, number, file, data, options, call)
@@ -349,23 +387,35 @@ def finish(
         data: the dataset's folder or URL.
         options: what a group holds.
     """
-    before = _done_before(job.row, data, options)
+    before = _done_before(job.row.video_id, data, options)
     if before is not None:
         return before  # a copy of the video, in another task, was faster
+    spec, row = options.spec, job.row
+
+    def give_up(status: Status, reason: str) -> LedgerRow:
+        return _give_up(row, job.path, data, options, status, reason)
+
     for part in parts:
         if "status" in part:
-            return _give_up(job.row, data, part["status"], part["reason"])
-    spec, row = options.spec, job.row
+            return give_up(part["status"], part["reason"])
+    if _has_changed(job.path, row):
+        return give_up("failed", "")
     seen = [part["ticks"] for part in parts if part["ticks"]]
     first, stop = (seen[0][0], seen[-1][1]) if seen else (0, 0)
     size = spec.frames_per_group
+    if stop - first > media.MAX_SECONDS * spec.fps + 1:  # each span by itself may be shorter
+        return give_up("rejected", f"longer than {media.MAX_SECONDS} s: cut it first.")
     timeline = spans.join_timelines(
         (part["timeline"] for part in parts), first // size, -(-stop // size)
     )
     if len(parts) == 1:
         digest, length = parts[0]["groups_sha256"], parts[0]["groups_size"]
     else:
-        written = groups.write_groups(data, row.video_id, _joined(job, parts, data, spec), spec)
+        try:
+            written = groups.write_groups(data, row.video_id, _joined(job, parts, data, spec), spec)
+        except (DatasetError, KeyError, ValueError):  # next time, all parts are made anew
+            storage.remove_folder(data, _parts(row))
+            return give_up("failed", "a part of it in parts/ is damaged or gone; extract it again.")
         digest, length = written.sha256, written.size
     dropped: Counter[str] = Counter()
     for low, high, why in timeline:
@@ -414,8 +464,23 @@ def forget_failure(video: Source, data: str | Path) -> None:
     ledger.remove(data, missing_id(video))
 
 
-def _give_up(row: LedgerRow, data: str | Path, status: Status, reason: str) -> LedgerRow:
+def _has_changed(path: str, row: LedgerRow) -> bool:
+    """Whether a file is no longer what was hashed: still being copied, replaced or gone."""
+    return (row.size, row.modified) != _stat(path)
+
+
+def _give_up(
+    row: LedgerRow, path: str, data: str | Path, options: Options, status: Status, reason: str
+) -> LedgerRow:
     """Record why a video gave nothing; groups of an earlier run go."""
+    before = _done_before(row.video_id, data, options)
+    if before is not None:
+        return before  # another job was faster, and took the parts away
+    if _has_changed(path, row):  # nobody knows what was decoded, so its id is of no content
+        ledger.remove(data, row.video_id)
+        storage.remove_folder(data, _parts(row))
+        changed = failed_row(Source(row.source, row.start, row.end), options, _CHANGED)
+        return record(changed, data)
     storage.remove(data, f"groups/{row.video_id}.parquet")
     return record(dataclasses.replace(row, status=status, reason=reason), data)
 
@@ -439,6 +504,7 @@ def _about(error: Exception, path: Path) -> str:
     return text if isinstance(error, S2VError) else f"{type(error).__name__}: {text}"
 
 
+_CHANGED: Final = "the file changed while it was read; extract again when it is complete."
 _REASONS: Final = {
     "no_face": "no frontal face was found for the length of a group",
     "no_audio": "the sound does not cover a group",

@@ -137,7 +137,7 @@ class FaceTracker:
         if len(hits) < HITS:
             return None
         x, y, side = np.mean(hits, axis=0)
-        found = np.rint((x - side / 2, y - side / 2, side, side)).astype(np.int64)
+        found = _square(x - side / 2, y - side / 2, side, width, height)
         return found if iou(found, box) >= SAME_FACE else None
 
     def _check(self, luma: np.ndarray, box: np.ndarray) -> np.ndarray | None:
@@ -152,7 +152,7 @@ class FaceTracker:
             int(WINDOW * STEP ** (rung + CHECK_SPAN)) + 1,
         )
         found = self._detect(luma, part, STEP ** (_rung(side) - rung), sizes, CHECK_NEIGHBOURS)
-        boxes = [np.rint((a, b, size, size)).astype(np.int64) for a, b, size in found]
+        boxes = [_square(a, b, size, width, height) for a, b, size in found]
         best = max(boxes, key=lambda other: iou(other, box), default=None)
         return best if best is not None and iou(best, box) >= SAME_FACE else None
 
@@ -191,6 +191,13 @@ def _clip(
     left: float, top: float, right: float, bottom: float, width: int, height: int
 ) -> tuple[int, int, int, int]:
     return max(0, int(left)), max(0, int(top)), min(width, int(right)), min(height, int(bottom))
+
+
+def _square(x: float, y: float, side: float, width: int, height: int) -> np.ndarray:
+    """A box in whole pixels, which rounding does not push out of the picture."""
+    size = round(min(side, width, height))
+    x, y = np.clip(np.rint((x, y)), 0, (width - size, height - size))
+    return np.array((x, y, size, size), np.int64)
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -4,6 +4,7 @@ This is the one module that knows the format of ``DATA/groups/<video_id>.parquet
 ``DATA/dataset.json`` belong to :mod:`s2vgan.ledger`.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -211,21 +212,68 @@ def iterate_groups(data: str | Path, file: str, spec: GroupSpec) -> Iterator[Gro
 
 
 def read_groups(data: str | Path, video_id: str) -> tuple[GroupSpec, pa.Table]:
-    """Spec and rows of one video.
+    """Spec and rows of one video, all in memory.
 
     Raises:
         DatasetError: if the file is missing, torn or not a groups file.
     """
+    with _opened(data, video_id) as (spec, parquet):
+        return spec, parquet.read()
+
+
+def inspect(data: str | Path, video_id: str) -> tuple[GroupSpec, int]:
+    """Spec and number of groups of one video, from the end of its file alone.
+
+    Raises:
+        DatasetError: if the file is missing, torn or not a groups file.
+    """
+    with _opened(data, video_id) as (spec, parquet):
+        return spec, parquet.metadata.num_rows
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a groups file.
+
+    Attributes:
+        segment: (n,) int32.
+        index: (n,) int32.
+        frames: (n, T, S, S, 3) uint8 RGB.
+        audio: (n, samples_per_group) int16.
+    """
+
+    segment: np.ndarray
+    index: np.ndarray
+    frames: np.ndarray
+    audio: np.ndarray
+
+
+def read_chunks(data: str | Path, video_id: str) -> Iterator[Chunk]:
+    """The rows of one video in time order, a bounded number of them at a time.
+
+    Raises:
+        DatasetError: if the file is missing, torn or not a groups file.
+    """
+    with _opened(data, video_id) as (spec, parquet):
+        for batch in parquet.iter_batches(rows_per_chunk(spec)):
+            part = pa.Table.from_batches([batch])
+            places = part["segment"].to_numpy(), part["index"].to_numpy()
+            yield Chunk(*places, decode_frames(part, spec), decode_audio(part, spec))
+
+
+@contextlib.contextmanager
+def _opened(data: str | Path, video_id: str) -> Iterator[tuple[GroupSpec, pq.ParquetFile]]:
     filesystem, root = storage.open_url(data)
     path = f"{root}/groups/{video_id}.parquet"
     try:
-        table = pq.read_table(path, filesystem=filesystem)
-    except (OSError, pa.ArrowInvalid) as error:
+        with filesystem.open_input_file(path) as stream:
+            parquet = pq.ParquetFile(stream)
+            spec = _spec_of(parquet.schema_arrow, path)
+            if not parquet.schema_arrow.equals(schema(spec)):
+                raise DatasetError(f"{path}: its columns are not those of format {FORMAT_VERSION}.")
+            yield spec, parquet
+    except (OSError, ValueError) as error:  # Arrow's own errors are ValueErrors
         raise DatasetError(f"{path}: cannot be read ({error}); extract it again.") from error
-    spec = _spec_of(table.schema, path)
-    if not table.schema.equals(schema(spec)):
-        raise DatasetError(f"{path}: its columns are not those of format {FORMAT_VERSION}.")
-    return spec, table
 
 
 def decode_frames(table: pa.Table, spec: GroupSpec) -> np.ndarray:

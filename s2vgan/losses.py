@@ -10,24 +10,48 @@ from s2vgan.config import LossConfig
 from s2vgan.metrics import ssim_map
 from s2vgan.regions import MOUTH
 
+REAL_LABEL = 0.9  # of lsgan; wav2pix's one-sided smoothing
+# Logits above it call a group real: half-way between what D is trained to give.
+BOUNDARY = {"bce": 0.0, "hinge": 0.0, "lsgan": REAL_LABEL / 2}
+
 
 def discriminator_loss(form: str, real: Tensor, fake: Tensor) -> Tensor:
     """What D minimises, from its logits (N,) of real and of generated groups.
 
     bce: -log D(x) - log(1 - D(G(z))) (Goodfellow et al. 2014, eq. 1); hinge: max(0, 1 - D(x)) +
-    max(0, 1 + D(G(z))) (Lim and Ye 2017).
+    max(0, 1 + D(G(z))) (Lim and Ye 2017); lsgan: (D(x) - 0.9)^2 + D(G(z))^2 (Mao et al. 2017,
+    eq. 9, with smoothed labels).
     """
     if form == "bce":
-        return F.softplus(-real).mean() + F.softplus(fake).mean()
-    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+        told_real = F.softplus(-real)
+    elif form == "hinge":
+        told_real = F.relu(1 - real)
+    else:
+        told_real = (real - REAL_LABEL).square()
+    return told_real.mean() + rejection_loss(form, fake)
+
+
+def rejection_loss(form: str, logits: Tensor) -> Tensor:
+    """What D minimises to reject: its logits (N,) of generated groups, or of wrong speech."""
+    if form == "bce":
+        return F.softplus(logits).mean()
+    return F.relu(1 + logits).mean() if form == "hinge" else logits.square().mean()
 
 
 def adversarial_loss(form: str, fake: Tensor) -> Tensor:
     """What G minimises, from D's logits (N,) of generated groups.
 
-    bce: the non-saturating -log D(G(z)) (Goodfellow et al. 2014, sec. 3); hinge: -D(G(z)).
+    bce: the non-saturating -log D(G(z)) (Goodfellow et al. 2014, sec. 3); hinge: -D(G(z)); lsgan:
+    (D(G(z)) - 1)^2.
     """
-    return F.softplus(-fake).mean() if form == "bce" else -fake.mean()
+    if form == "bce":
+        return F.softplus(-fake).mean()
+    return -fake.mean() if form == "hinge" else (fake - 1).square().mean()
+
+
+def feature_loss(fake: Tensor, real: Tensor) -> Tensor:
+    """Squared error of the batch means of D's features (N, C, H, W) (Salimans et al. 2016, 3.1)."""
+    return F.mse_loss(fake.float().mean(0), real.float().mean(0))
 
 
 def reconstruction_losses(fake: Tensor, real: Tensor, mouth: float) -> dict[str, Tensor]:

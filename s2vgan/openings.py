@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError
 from s2vgan.ledger import read_rows
-from s2vgan.metrics import OpeningEstimator, mouth_opening_luma
+from s2vgan.metrics import FIT_FRAMES, OpeningEstimator, mouth_opening_luma
 from s2vgan.metrics.registry import Opening
 
 SUFFIX = ".openings.parquet"
 
+_CHECKED = 9000  # held-out frames (5 minutes) that the ruler is checked on
 _FEWEST = 100  # known frames; fewer cannot fit 32 numbers
 _STILL = 1e-6  # standard deviation under which there is nothing to correlate with
 _TRUSTED = 0.8  # r with the truth on held-out time, under which the truth is of another video
@@ -102,11 +103,11 @@ def make_ruler(
     known = training[np.isfinite(truth[training]).all(axis=1)]
     if truth[known].size < _FEWEST or truth[known].std() < _STILL:
         return Ruler(mouth_opening_luma, False, truth)
-    estimator = OpeningEstimator.fit(_frames(dataset, known), truth[known].reshape(-1))
+    estimator = OpeningEstimator.fit(*_some(dataset, truth, known, FIT_FRAMES))
     unseen = held_out[np.isfinite(truth[held_out]).all(axis=1)]
     if not len(unseen) or truth[unseen].std() < _STILL:
         return Ruler(estimator, True, truth)
-    frames, true = _frames(dataset, unseen), truth[unseen].reshape(-1)
+    frames, true = _some(dataset, truth, unseen, _CHECKED)
     readings = [_agreement(ruler(frames), true) for ruler in (estimator, mouth_opening_luma)]
     if readings[0] < _TRUSTED:
         return Ruler(mouth_opening_luma, False, truth, *readings)
@@ -118,9 +119,14 @@ def _agreement(read: np.ndarray, true: np.ndarray) -> float:
     return float(np.corrcoef(read, true)[0, 1]) if read.std() > _STILL else 0.0
 
 
-def _frames(dataset: GroupDataset, rows: np.ndarray) -> np.ndarray:
-    frames = dataset.frames[rows]
-    return frames.reshape(-1, *frames.shape[2:])
+def _some(
+    dataset: GroupDataset, truth: np.ndarray, rows: np.ndarray, most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (n, S, S, 3) of some rows and their true openings (n,), at most ``most``, evenly."""
+    count = truth[rows].size
+    chosen = np.linspace(0, count - 1, min(count, most)).astype(int)
+    group, frame = np.divmod(chosen, truth.shape[1])
+    return dataset.frames[rows[group], frame], truth[rows[group], frame]
 
 
 def _read_truth(dataset: GroupDataset, data: str | Path, openings: str | Path | None) -> np.ndarray:

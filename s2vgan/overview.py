@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from s2vgan import ledger, storage
-from s2vgan.contact_sheet import kept_share, length, plain, render, write_sheet
+from s2vgan.contact_sheet import kept_share, length, plain, render, video_name, write_sheet
 from s2vgan.ledger import DatasetInfo, LedgerRow
 
 __all__ = ["CARD_FILE", "describe", "show", "summary", "write_card", "write_sheet"]
@@ -79,7 +79,7 @@ def _dropped(rows: Sequence[LedgerRow]) -> Counter[str]:
 def _refused(rows: Sequence[LedgerRow]) -> list[str]:
     """A line for each video that is not ``ok``; of very many, the commonest reasons as well."""
     bad = sorted((row for row in rows if row.status != "ok"), key=lambda row: row.source)
-    lines = [f"{row.status}: {plain(row.source)}: {plain(row.reason)}" for row in bad[:_LINES]]
+    lines = [f"{row.status}: {video_name(row)}: {plain(row.reason)}" for row in bad[:_LINES]]
     if len(bad) <= _LINES:
         return lines
     lines.append(f"... and {len(bad) - _LINES} more in DATA/ledger; of all {len(bad)}:")
@@ -110,7 +110,7 @@ def describe(data: str | Path) -> str:
         lines += ["", f"{'kept':>7}{'groups':>10}{'segments':>10}  video"]
         worst = sorted(good, key=lambda row: (kept_share(row), row.source))
         lines += [
-            f"{kept_share(row):>7.1%}{row.groups:>10}{row.segments:>10}  {plain(row.source)}"
+            f"{kept_share(row):>7.1%}{row.groups:>10}{row.segments:>10}  {video_name(row)}"
             for row in worst[:_LINES]
         ]
         if len(good) > _LINES:
@@ -159,10 +159,9 @@ def write_card(data: str | Path) -> None:
         spec=info.spec,
         groups=total,
         length=length(total * info.spec.seconds),
-        hours=total * info.spec.seconds / 3600,
         statuses={name: info.videos[name] for name in STATUSES if name in info.videos},
         dropped=dict(sorted(_dropped(rows).items())),
-        sources=[(_code(row.source), row) for row in named[:_SOURCES]],
+        sources=[(_code(video_name(row)), row) for row in named[:_SOURCES]],
         more=max(0, len(named) - _SOURCES),
         faces=" or ".join(sorted({row.face for row in good})),
         extractors=", ".join(sorted({row.extractor or "unknown" for row in good})),

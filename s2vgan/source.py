@@ -1,6 +1,7 @@
 """A source: one video, or a part of one, and where it comes from."""
 
 import hashlib
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,9 +31,10 @@ class Source:
     def __post_init__(self) -> None:
         if refusal := storage.key_in(self.location):
             raise SourceError(refusal)
-        if self.start < 0 or (self.end is not None and self.end <= self.start):
+        end = self.start + 1 if self.end is None else self.end
+        if not 0 <= self.start < end < math.inf:
             raise SourceError(
-                f"{self.location}: from {self.start:g} s to {self.end:g} s is no stretch of time; "
+                f"{self.location}: from {self.start} s to {self.end} s is no stretch of time; "
                 "give a start and a later end."
             )
 

@@ -23,6 +23,7 @@ from s2vgan.spec import FaceChoice, GroupSpec
 
 BLOCK_SECONDS: Final = 60
 BLOCK_BYTES: Final = 256 << 20  # of patches at 4:2:0, from which larger crops get shorter blocks
+MAX_GROUPS: Final = 1 << 31  # where the index ends: years after the clock's start
 PROGRESS: Final = 100  # frames between two signs of life
 
 Stretch = tuple[int, int, str]  # first group, one after the last, "kept" or why not
@@ -60,6 +61,7 @@ def inspect(path: str) -> dict[str, Any]:
     found = media.probe(path)
     return {
         "fps": round(found.fps, 3),
+        "start": found.start,
         "seconds": found.seconds,
         "seekable": found.seekable,
         "cpu_seconds": time.process_time() - started,
@@ -142,22 +144,23 @@ class _Span:
         shown, found = np.zeros(length, bool), np.zeros(length, bool)
         boxes, cuts = np.zeros((length, 4), np.int64), np.zeros(length, bool)
         patches: dict[int, media.Patch] = {}
-        thumbnails = []
+        # One for each picture, not for each tick: where most pictures are shown twice or longer,
+        # nothing changes from tick to tick, and each motion would be a cut.
+        thumbnails: dict[int, np.ndarray] = {}
         tracker, limit = FaceTracker(self.face), patch_limit(self.spec.size)
         last: media.Picture | None = None
         for tick, picture in ticks:
+            row = tick - start
             if picture is not last:
                 last, luma = picture, picture.luma
-                box, tiny = tracker.update(luma), thumbnail(luma)
+                box, thumbnails[row] = tracker.update(luma), thumbnail(luma)
                 patch = None if box is None else picture.patch(box, limit)
             self._count(tick, box is not None)
-            row = tick - start
             shown[row] = True
-            thumbnails.append(tiny)
             if box is not None and patch is not None:
                 found[row], boxes[row], patches[row] = True, box, patch
         assert last is not None
-        cuts[shown] = find_cuts(np.stack(thumbnails))
+        cuts[list(thumbnails)] = find_cuts(np.stack(list(thumbnails.values())))
         plan = plan_crops(boxes, found, cuts, self.spec.crop, last.width, last.height)
         self.false_starts += tracker.false_starts
         self.box_jumps += plan.jumps
@@ -167,6 +170,11 @@ class _Span:
         first = tick if self.ticks is None else self.ticks[0]
         if tick - first > media.MAX_SECONDS * self.spec.fps:
             raise SourceError(f"{self.path}: longer than {media.MAX_SECONDS} s: cut it first.")
+        if tick >= MAX_GROUPS * self.spec.frames_per_group:
+            raise SourceError(
+                f"{self.path}: its clock starts at {first / self.spec.fps:.0f} s; copy it into a "
+                "new file whose clock starts at 0."
+            )
         self.ticks = (first, tick + 1)
         self.frames += 1
         self.face_frames += has_face

@@ -12,7 +12,7 @@ from torch import Tensor
 from s2vgan import artifact
 from s2vgan.config import Config
 from s2vgan.errors import ConfigError
-from s2vgan.models import TalkingFace
+from s2vgan.models import Face
 from s2vgan.spec import GroupSpec
 
 BLOCK = 32  # groups of one forward: memory stays bounded for speech of any length
@@ -86,12 +86,12 @@ class Synthesizer:
 
 
 class Stream:
-    """One stream; it keeps the ConvGRU's state and the speech that later groups still need.
+    """One stream; it keeps the ConvGRU's state, if any, and the speech that groups still need.
 
     However the speech is cut into pieces, the frames are the same up to rounding.
     """
 
-    def __init__(self, face: TalkingFace, seed: int, pose: np.ndarray | None) -> None:
+    def __init__(self, face: Face, seed: int, pose: np.ndarray | None) -> None:
         config, spec = face.config, face.spec
         self._face = face
         self._pose = None if pose is None else torch.from_numpy(np.asarray(pose, np.float32))
@@ -138,7 +138,7 @@ class Stream:
         device = face.codes.pose_mean.device
         count = windows.shape[1]
         z = [torch.randn(face.config.z_dim, generator=self._noise) for _ in range(count)]
-        made, _, _ = face(
+        made = face.speak(
             windows.to(device),
             torch.stack(z).unsqueeze(0).to(device),
             self._poses(count).unsqueeze(0).to(device),

@@ -22,11 +22,12 @@ from s2vgan.dataset import GroupDataset
 from s2vgan.errors import ConfigError, DatasetError, RunError, S2VError
 from s2vgan.files import write_text
 from s2vgan.ledger import DatasetInfo, read_dataset
-from s2vgan.models import TalkingFace
+from s2vgan.loading import Loader
+from s2vgan.models import build_face
 from s2vgan.progress import TrainingProgress
 from s2vgan.runlog import METRICS
 from s2vgan.tracking import Tracker, tracking_uri
-from s2vgan.training import Batch, Sampler, TrainState, fit_face, pretrain_audio, train_step
+from s2vgan.training import Sampler, TrainState, fit_face, pretrain_audio, train_step
 from s2vgan.validation import validation_rows
 
 LOG_EVERY = 10  # steps between lines of the log; the workers also agree here whether to stop
@@ -85,8 +86,7 @@ def train_loop(
     try:
         dataset = GroupDataset.load(launch.data)
         training, held_out = dataset.split(config.train.held_out)
-        sequences = dataset.sequences(training, config.train.sequence)
-        sampler = Sampler(sequences, config.train.batch // config.train.sequence, config.train.seed)
+        sampler = Sampler.over(dataset, training, config.train)
         state = TrainState.create(config, dataset.spec, device, rank, world)
         resumed = any(launch.checkpoints.glob("step_*.pt"))
         if resumed:
@@ -116,9 +116,10 @@ def train_loop(
         done = state.step >= config.train.steps or _agreed(_spent(state), device, world)
         if done and book:
             book.evaluate()  # a run that was killed between its last step and its model
+        loader = Loader(dataset, sampler, config, device, rank, world)
+        batches = loader.batches(state.step)
         while not done:
-            rows = sampler.rows(state.step, rank, world)
-            losses = train_step(state, Batch.gather(dataset, rows, config, device))
+            losses = train_step(state, next(batches))
             state.seconds = time.monotonic() - started
             done = state.step >= config.train.steps
             if state.step % LOG_EVERY == 0 or done:
@@ -129,6 +130,7 @@ def train_loop(
                 readings = book.evaluate() if book else {}
                 if report:
                     report({"step": state.step, **readings})
+        batches.close()
     except BaseException as error:
         if book:
             book.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
@@ -324,7 +326,7 @@ def check(
     if Path(out).exists() and not Path(out).is_dir():
         raise RunError(f"{out}: is a file; choose another --out.")
     info = read_dataset(data)
-    TalkingFace(config.model, info.spec)  # raises where no network can be made
+    build_face(config.model, info.spec)  # raises where no network can be made
     training = sum(count - int(count * config.train.held_out) for count in info.groups.values())
     if training < config.train.batch:
         raise DatasetError(
@@ -332,10 +334,22 @@ def check(
             f"{config.train.batch}: lower train.batch or extract more video."
         )
     sequences = config.train.batch // config.train.sequence
+    stride, seconds = config.train.stride, training * info.spec.seconds
+    if stride and seconds / stride + len(info.groups) < sequences:
+        raise DatasetError(
+            f"{data}: its training time is {seconds:.0f} s; one sequence in each {stride:g} s "
+            f"(train.stride) is fewer than one batch of {sequences}: lower train.batch or extract "
+            "more video."
+        )
     if workers < 0 or (workers and sequences % workers):
         raise ConfigError(
             f"--workers {workers}: the batch of {sequences} sequences (train.batch / "
             "train.sequence) cannot be shared out evenly; choose another number of workers."
+        )
+    if config.loss.wrong and sequences == workers:
+        raise ConfigError(
+            f"--workers {workers}: loss.wrong takes wrong speech from another sequence of the same "
+            "worker, and each would have one; choose fewer workers."
         )
     started = any((Path(out) / CHECKPOINTS).glob("step_*.pt"))
     if started and not resume:

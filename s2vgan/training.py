@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,21 +11,25 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from s2vgan.config import Config
+from s2vgan.config import Config, TrainConfig
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError
 from s2vgan.losses import (
+    BOUNDARY,
     adversarial_loss,
     discriminator_loss,
+    feature_loss,
     reconstruction_losses,
+    rejection_loss,
     weighted_sum,
 )
-from s2vgan.models import TalkingFace, build_discriminator
+from s2vgan.models import Discriminator, Face, TalkingFace, build_discriminator, build_face
 from s2vgan.spec import GroupSpec
 
 FIT_FRAMES = 1500  # frames of training time that the face codes are fitted on
 PRETRAIN_BATCH = 64  # windows; the audio encoder alone is cheap
 PRETRAIN_RATE = 1e-3
+BALANCE = 0.5  # 1: videos count by their length; 0: all videos count the same
 
 
 @dataclass(frozen=True)
@@ -44,29 +49,62 @@ class Batch:
         cls, dataset: GroupDataset, rows: np.ndarray, config: Config, device: torch.device
     ) -> "Batch":
         """The batch of (B, K) dataset rows."""
+        return Reading.of(dataset, rows, config, device).batch(device)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a batch is made of, read from the dataset and not on its device yet.
+
+    Attributes:
+        audio: as in the batch.
+        frames: (B, K, T, S, S, 3) uint8.
+    """
+
+    audio: Tensor
+    frames: Tensor
+
+    @classmethod
+    def of(
+        cls, dataset: GroupDataset, rows: np.ndarray, config: Config, device: torch.device
+    ) -> "Reading":
+        """Read (B, K) dataset rows, into pinned memory where the batch is to be on a GPU."""
         model = config.model
         audio = torch.from_numpy(dataset.windows(rows, model.audio_past, model.audio_ahead))
         frames = torch.from_numpy(dataset.frames[rows])
         if device.type == "cuda":
             audio, frames = audio.pin_memory(), frames.pin_memory()
-        audio = audio.to(device, non_blocking=True)
-        frames = frames.to(device, non_blocking=True).flatten(1, 2).movedim(-1, 2)
-        return cls(audio, frames.float() / 127.5 - 1)
+        return cls(audio, frames)
+
+    def batch(self, device: torch.device) -> Batch:
+        """The batch on its device."""
+        audio = self.audio.to(device, non_blocking=True)
+        frames = self.frames.to(device, non_blocking=True).flatten(1, 2).movedim(-1, 2)
+        if layout(device) == torch.contiguous_format:
+            frames = frames.contiguous()
+        return Batch(audio, frames.float() / 127.5 - 1)
 
 
 @dataclass(frozen=True)
 class Sampler:
     """Which sequences each step trains on: a shuffled pass after another, without any state.
 
+    A video's part of a pass goes with its length to the power of BALANCE, so that one long video
+    does not drown many short ones. A pass over one video, or over videos of one length, holds each
+    sequence once.
+
     Attributes:
-        sequences: (M, K) rows of the dataset.
+        sequences: (M, K) rows of the dataset, video after video.
         batch: sequences a step over all ranks.
         seed: of the shuffles.
+        video: (M,) number of each sequence's video; by default all are of one.
     """
 
     sequences: np.ndarray
     batch: int
     seed: int
+    video: np.ndarray | None = None
+    _passes: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.sequences) < self.batch:
@@ -76,16 +114,63 @@ class Sampler:
                 "train.batch or extract more video."
             )
 
+    @classmethod
+    def over(cls, dataset: GroupDataset, rows: np.ndarray, train: TrainConfig) -> "Sampler":
+        """Of all sequences of the training time ``rows``, or of one in each stride.
+
+        The seconds of a video are cut into strides; of each it is the sequence whose first group
+        holds the middle. Which they are depends on the dataset alone: a resumed run finds the same.
+        """
+        sequences, spec = dataset.sequences(rows, train.sequence), dataset.spec
+        if train.stride:
+            first = dataset.index[sequences[:, 0]]
+            edges = np.stack([first, first + 1]) * spec.samples_per_group / spec.sample_rate
+            start, end = np.ceil(edges / train.stride - 0.5)  # middles before each edge
+            sequences = sequences[end > start]
+        video = dataset.video[sequences[:, 0]]
+        return cls(sequences, train.batch // train.sequence, train.seed, video)
+
     def rows(self, step: int, rank: int, world: int) -> np.ndarray:
         """(batch / world, K) rows of a step's share."""
         share = self.batch // world
         positions = step * self.batch + rank * share + np.arange(share)
-        epochs, places = np.divmod(positions, len(self.sequences))
+        epochs, places = np.divmod(positions, self._quotas.sum())
         chosen = np.empty(share, np.int64)
         for epoch in np.unique(epochs):
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(self.sequences))
-            chosen[epochs == epoch] = order[places[epochs == epoch]]
+            chosen[epochs == epoch] = self._pass(int(epoch))[places[epochs == epoch]]
         return self.sequences[chosen]
+
+    @cached_property
+    def _lengths(self) -> np.ndarray:
+        """(V,) sequences of each video that has any."""
+        if self.video is None:
+            return np.array([len(self.sequences)])
+        return np.unique_counts(self.video).counts
+
+    @cached_property
+    def _quotas(self) -> np.ndarray:
+        """(V,) sequences of each video in a pass; about M in all."""
+        weights = self._lengths**BALANCE
+        return np.rint(len(self.sequences) * weights / weights.sum()).astype(np.int64).clip(1)
+
+    def _pass(self, epoch: int) -> np.ndarray:
+        """Places in ``sequences``, in the order of a pass; kept, since shuffling takes time."""
+        if epoch not in self._passes:
+            parts = []
+            starts = np.cumsum(self._lengths) - self._lengths
+            for number, (start, length, quota) in enumerate(
+                zip(starts, self._lengths, self._quotas, strict=True)
+            ):
+                draws = np.arange(epoch * quota, (epoch + 1) * quota) % length
+                if quota != length:  # a stretch of time would be one-sided
+                    draws = np.random.default_rng([self.seed, 2, number]).permutation(length)[draws]
+                parts.append(start + draws)
+            places = np.concatenate(parts)
+            order = np.random.default_rng([self.seed, epoch]).permutation(len(places))
+            while len(self._passes) > 1:  # ranks and steps are near each other
+                del self._passes[min(self._passes)]
+            self._passes[epoch] = places[order]
+        return self._passes[epoch]
 
 
 @dataclass
@@ -97,7 +182,7 @@ class TrainState:
 
     Attributes:
         config: of the run.
-        g: the :class:`TalkingFace`, or DDP around it.
+        g: the :class:`Face`, or DDP around it.
         d: the discriminator, or DDP around it.
         ema: exponential moving average of ``g``; ``g`` itself where the configuration has none.
         opt_g: optimiser of ``g``.
@@ -112,7 +197,7 @@ class TrainState:
     config: Config
     g: nn.Module
     d: nn.Module
-    ema: TalkingFace
+    ema: Face
     opt_g: torch.optim.Adam
     opt_d: torch.optim.Adam
     step: int = 0
@@ -122,11 +207,18 @@ class TrainState:
     world: int = 1
 
     @property
-    def face(self) -> TalkingFace:
+    def face(self) -> Face:
         """``g`` without DDP."""
         face = unwrapped(self.g)
-        assert isinstance(face, TalkingFace)
+        assert isinstance(face, Face)
         return face
+
+    @property
+    def judge(self) -> Discriminator:
+        """``d`` without DDP."""
+        judge = unwrapped(self.d)
+        assert isinstance(judge, Discriminator)
+        return judge
 
     @property
     def device(self) -> torch.device:
@@ -144,9 +236,9 @@ class TrainState:
     ) -> "TrainState":
         """New networks and optimisers, the same on every rank; not wrapped in DDP yet."""
         torch.manual_seed(config.train.seed)
-        face = TalkingFace(config.model, spec).to(device).to(memory_format=torch.channels_last)
-        judge = build_discriminator(config.model, spec).to(device)
-        judge = judge.to(memory_format=torch.channels_last)
+        pictures = layout(torch.device(device))
+        face = build_face(config.model, spec).to(device).to(memory_format=pictures)
+        judge = build_discriminator(config.model, spec).to(device).to(memory_format=pictures)
         train = config.train
         betas = (train.beta1, train.beta2)
         return cls(
@@ -154,8 +246,8 @@ class TrainState:
             g=face,
             d=judge,
             ema=copy.deepcopy(face) if train.ema else face,
-            opt_g=torch.optim.Adam(face.parameters(), train.lr_g, betas),
-            opt_d=torch.optim.Adam(judge.parameters(), train.lr_d, betas),
+            opt_g=torch.optim.Adam(face.parameters(), train.lr_g, betas, fused=True),
+            opt_d=torch.optim.Adam(judge.parameters(), train.lr_d, betas, fused=True),
             rank=rank,
             world=world,
         )
@@ -175,6 +267,14 @@ class TrainState:
         self.d = DistributedDataParallel(self.d, device_ids=devices, broadcast_buffers=False)
 
 
+def layout(device: torch.device) -> torch.memory_format:
+    """How pictures lie in memory: tensor cores want channels last.
+
+    On CPUs the gates of a ConvGRU, which are slices of channels, are faster as whole planes.
+    """
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
 def wants_bf16(amp: str, device: torch.device) -> bool:
     """Whether to compute in bf16: asked for, or ``auto`` on a processor that is fast at it."""
     if amp != "auto":
@@ -190,13 +290,11 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def fit_face(state: TrainState, dataset: GroupDataset, rows: np.ndarray) -> None:
-    """Fit the face codes and the mean face on frames spread evenly over the training rows."""
+    """Fit what is not trained (face codes, mean face) on frames spread over the training rows."""
     count = min(len(rows), FIT_FRAMES // dataset.spec.frames_per_group)
     chosen = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
     frames = Batch.gather(dataset, chosen[:, None], state.config, state.device).frames
-    frames = frames.flatten(0, 1)
-    state.face.codes.fit(frames)
-    state.face.generator.set_mean_face(frames.mean(0))
+    state.face.fit(frames.flatten(0, 1))
     state.ema.load_state_dict(state.face.state_dict())
 
 
@@ -209,6 +307,9 @@ def pretrain_audio(
         ``pretrain_audio``, the mean squared error of the mouth code (1 is its variance), a step.
     """
     config, face = state.config, state.face
+    if not config.train.pretrain_steps:
+        return
+    assert isinstance(face, TalkingFace)  # the configuration refuses it for other kinds
     parts = [*face.audio_encoder.parameters(), *face.mouth_head.parameters()]
     optimiser = torch.optim.Adam(parts, PRETRAIN_RATE)
     random = np.random.default_rng([config.train.seed, 1])
@@ -224,7 +325,7 @@ def pretrain_audio(
     state.ema.load_state_dict(face.state_dict())
 
 
-def mouth_error(face: TalkingFace, predicted: Tensor, frames: Tensor) -> Tensor:
+def mouth_error(face: Face, predicted: Tensor, frames: Tensor) -> Tensor:
     """Mean squared error of predicted mouth codes (B, K, T, MOUTH_DIM), of unit variance."""
     target = face.codes.mouth(frames.flatten(0, 1)).view_as(predicted)
     return F.mse_loss(predicted.float(), target)
@@ -238,17 +339,17 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
         ``d_real`` and ``d_fake`` (share of real and generated groups that D tells right),
         ``norm_g`` and ``norm_d`` (norms of the gradients).
     """
-    config, face = state.config, state.face
-    spec, device = face.spec, state.device
-    groups, frames_per_group = batch.audio.shape[1], spec.frames_per_group
-    form = config.loss.adversarial
+    config, face, judge = state.config, state.face, state.judge
+    device, form = state.device, config.loss.adversarial
+    audio, frames = face.lesson(batch.audio, batch.frames)
+    groups, frames_per_group = audio.shape[1], frames.shape[1] // audio.shape[1]
     mixed = wants_bf16(config.train.amp, device)
 
     # All randomness of the step, dropout included, comes from here: nothing to keep for a resume.
     torch.manual_seed(_mix(config.train.seed, state.step, state.rank))
-    z = torch.randn(*batch.audio.shape[:2], config.model.z_dim).to(device)
-    pose = face.codes.pose(batch.frames.flatten(0, 1))
-    pose = pose.view(len(batch.frames), groups, frames_per_group, config.model.pose_dim)
+    z = torch.randn(*audio.shape[:2], config.model.z_dim).to(device)
+    pose = face.codes.pose(frames.flatten(0, 1))
+    pose = pose.view(len(frames), groups, frames_per_group, config.model.pose_dim)
     shake = torch.randn(pose.shape).to(device)
     pose = pose + config.train.pose_noise * shake
 
@@ -259,29 +360,35 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
     state.d.train()
     statistics = [buffer.clone() for buffer in face.buffers()]
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-        fake, code, mouth = state.g(batch.audio, z, pose)
-        real_groups, fake_groups = as_groups(batch.frames), as_groups(fake)
+        fake, code, mouth = state.g(audio, z, pose)
+        real_groups, fake_groups = as_groups(frames), as_groups(fake)
         heard = code.detach().flatten(0, 1)  # D judges the pair; it does not shape the code
         # Batches of one kind, as in DCGAN: in a mixed one BatchNorm would tell D which is which.
         real = state.d(real_groups, heard).float()
         unreal = state.d(fake_groups.detach(), heard).float()
         loss_d = discriminator_loss(form, real, unreal)
+        if config.loss.wrong:  # the frames of the batch's next sequence: another moment
+            wrong = state.d(real_groups.roll(groups, 0), heard).float()
+            loss_d = loss_d + config.loss.wrong * rejection_loss(form, wrong)
     state.opt_d.zero_grad()
     loss_d.backward()
     norm_d = _update(state, state.d, state.opt_d)
 
-    judge = unwrapped(state.d)
     judge.requires_grad_(False)
+    terms = {}
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-        judged = judge(fake_groups, heard).float()
+        features = judge.features(fake_groups)
+        judged = judge.compare(features, heard).float()
+        if config.loss.features:
+            terms["features"] = feature_loss(features, judge.features(real_groups))
     judge.requires_grad_(True)
-    terms = {
-        "gan": adversarial_loss(form, judged),
-        **reconstruction_losses(
-            fake.flatten(0, 1).float(), batch.frames.flatten(0, 1), config.loss.mouth
-        ),
-        "audio": mouth_error(face, mouth, batch.frames),
-    }
+    terms["gan"] = adversarial_loss(form, judged)
+    with torch.set_grad_enabled(config.loss.l1 + config.loss.ssim > 0):  # else they are only logged
+        terms |= reconstruction_losses(
+            fake.flatten(0, 1).float(), frames.flatten(0, 1), config.loss.mouth
+        )
+    if mouth is not None:
+        terms["audio"] = mouth_error(face, mouth, frames)
     loss_g = weighted_sum(config.loss, terms)
     state.opt_g.zero_grad()
     loss_g.backward()
@@ -297,8 +404,8 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
         "loss_d": loss_d,
         "loss_g": loss_g,
         **{f"loss/{name}": value for name, value in terms.items()},
-        "d_real": (real > 0).float().mean(),
-        "d_fake": (unreal < 0).float().mean(),
+        "d_real": (real > BOUNDARY[form]).float().mean(),
+        "d_fake": (unreal < BOUNDARY[form]).float().mean(),
         "norm_g": norm_g,
         "norm_d": norm_d,
     }

@@ -8,7 +8,7 @@ from torch import Tensor
 from s2vgan.dataset import GroupDataset
 from s2vgan.losses import reconstruction_losses
 from s2vgan.metrics import score
-from s2vgan.models import TalkingFace
+from s2vgan.models import Face
 from s2vgan.training import Batch, TrainState
 
 PIECE = 30  # groups (3 s) in one validated stretch: the state is carried over all of it
@@ -60,10 +60,11 @@ def validate(
     real_opening, opening, wrong = (
         face.codes.mouth(frames.flatten(0, 1))[:, 0] for frames in (batch.frames, fake, shuffled)
     )
-    pixels = reconstruction_losses(fake.flatten(0, 1), batch.frames.flatten(0, 1), mouth=1.0)
+    stretches = zip(fake, batch.frames, strict=True)  # one at a time: SSIM takes memory
+    pixels = [reconstruction_losses(*stretch, mouth=1.0) for stretch in stretches]
     values = {
-        "l1": pixels["l1"].item(),
-        "ssim": 1 - pixels["ssim"].item(),
+        "l1": torch.stack([found["l1"] for found in pixels]).mean().item(),
+        "ssim": 1 - torch.stack([found["ssim"] for found in pixels]).mean().item(),
         "mouth_r": correlation(opening, real_opening),
         "mouth_r_shuffled": correlation(wrong, real_opening),
         "sharpness": (gradient_energy(fake) / gradient_energy(batch.frames)).item(),
@@ -86,13 +87,13 @@ def _other_moments(audio: Tensor) -> Tensor:
     return audio[stretches[:, None], (np.arange(length) + steps) % length]
 
 
-def speak_windows(face: TalkingFace, audio: Tensor, seed: int) -> Tensor:
+def speak_windows(face: Face, audio: Tensor, seed: int) -> Tensor:
     """Frames (B, K * T, 3, S, S) of (B, K, L) windows, with the reference pose."""
     noise = torch.Generator().manual_seed(seed)
     z = torch.randn(*audio.shape[:2], face.config.z_dim, generator=noise).to(audio.device)
     pose = face.codes.reference_pose.expand(*audio.shape[:2], face.spec.frames_per_group, -1)
     stretches = zip(audio.split(1), z.split(1), pose.split(1), strict=True)  # bounds the memory
-    return torch.cat([face(*stretch)[0] for stretch in stretches])
+    return torch.cat([face.speak(*stretch) for stretch in stretches])
 
 
 def gradient_energy(frames: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -48,6 +50,32 @@ def test_every_shipped_config_passes_the_command_line(path: Path) -> None:
     config = parsed(*base, "--config", str(path))
     for section, values in yaml.safe_load(path.read_text()).items():
         assert values.items() <= vars(getattr(config, section)).items()
+
+
+def test_wav2pix_trains_and_speaks(
+    toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--data", str(toy_data), "--out", str(tmp_path / "run")]
+    assert main(["train", *out, *SHORT, "--model.kind", "wav2pix"]) == 2
+    assert "set model.z_dim to 0" in capsys.readouterr().err
+    recipe = [
+        "--config", str(CONF / "paper.yaml"), "--config", str(CONF / "ablations/wav2pix.yaml")
+    ]  # fmt: skip
+    short = [*recipe, *SHORT, "--train.pretrain_steps", "0"]
+    assert main(["train", *out, *short, "--train.batch", "64"]) == 2
+    assert "one sequence in each 1 s" in capsys.readouterr().err
+    assert main(["train", *out, *short, "--workers", "4"]) == 2
+    assert "choose fewer workers" in capsys.readouterr().err
+    assert main(["train", *out, *short]) == 0
+    write_wav(tmp_path / "in.wav", np.zeros(16_000, np.float32))
+    arguments = ["--audio", str(tmp_path / "in.wav"), "--out", str(tmp_path / "out.mp4")]
+    assert main(["speak", "--model", str(tmp_path / "run"), *arguments]) == 0
+    with av.open(str(tmp_path / "out.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 30
+    report = ["--data", str(toy_data), "--out", str(tmp_path / "report"), str(tmp_path / "run")]
+    assert main(["evaluate", *report]) == 0
+    rows = json.loads((tmp_path / "report/metrics.json").read_text())["rows"]
+    assert {row["pose"] for row in rows if row["kind"] == "model"} == {"reference"}
 
 
 def test_time_ends_a_run(toy_data: Path, tmp_path: Path) -> None:
@@ -207,3 +235,11 @@ def test_a_dataset_is_shown(
     ):
         assert main(["data", *arguments]) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_a_reader_that_went_away_is_no_bug(toy_data: Path) -> None:
+    command = [sys.executable, "-m", "s2vgan.cli", "data", str(toy_data), "--no-sheet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 141

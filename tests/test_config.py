@@ -49,6 +49,43 @@ def test_the_ablation_is_one_key() -> None:
     assert paper == without
 
 
+def test_wav2pix_is_as_published() -> None:
+    config = merged("paper.yaml", "ablations/wav2pix.yaml")
+    assert (config.model.kind, config.model.width, config.model.audio_dim) == ("wav2pix", 64, 128)
+    assert config.model.audio_past + config.model.audio_ahead == config.train.stride == 1
+    assert config.loss == LossConfig(
+        "lsgan", wrong=1, gan=1, features=100, l1=50, ssim=0, mouth=1, audio=0
+    )
+    train = config.train
+    assert (train.lr_d, train.lr_g, train.beta1, train.beta2) == (4e-4, 1e-4, 0.5, 0.999)
+    assert (train.batch, train.sequence, train.ema) == (64, 1, 0)
+
+
+def test_what_wav2pix_has_not_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"set model.z_dim to 0, .*model.pose_dim .*wav2pix.yaml"):
+        ModelConfig(kind="wav2pix")
+    published = merged("paper.yaml", "ablations/wav2pix.yaml")
+    for section, key, value in [
+        ("model", "mean_face", True),
+        ("model", "audio_features", "logmel"),
+        ("model", "spectral_norm", False),
+        ("loss", "audio", 0.3),
+        ("train", "pretrain_steps", 300),
+    ]:
+        values = published.to_dict()
+        values[section][key] = value
+        with pytest.raises(ConfigError, match=f"as published: set {section}.{key} to [^,]*, or"):
+            Config.from_dict(values)
+    values = published.to_dict()
+    values["model"] |= {"audio_past": 0.0, "audio_ahead": 0.0}
+    with pytest.raises(ConfigError, match="seconds around each frame"):
+        Config.from_dict(values)
+    values = published.to_dict()
+    values["train"]["batch"] = 1
+    with pytest.raises(ConfigError, match="loss.wrong needs a second sequence"):
+        Config.from_dict(values)
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [

@@ -7,13 +7,21 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from s2vgan.config import Config, ModelConfig, TrainConfig
+from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
 from s2vgan.errors import DatasetError
 from s2vgan.spec import GroupSpec
 from s2vgan.train import Launch, train_loop
 from s2vgan.training import Batch, TrainState, train_step
 
 CONFIG = Config(model=ModelConfig(width=4), train=TrainConfig(amp="off"))
+WAV2PIX = Config(
+    ModelConfig(
+        kind="wav2pix", z_dim=0, width=4, audio_features="waveform", audio_past=0.5,
+        audio_ahead=0.5, audio_dropout=0, initial_state="zero", mean_face=False, pose_dim=0,
+    ),
+    LossConfig("lsgan", wrong=1, features=100, audio=0),
+    TrainConfig(amp="off", pretrain_steps=0),
+)  # fmt: skip
 
 
 def _join(rank: int, port: int) -> None:
@@ -28,12 +36,14 @@ def _same(value: torch.Tensor) -> bool:
     return torch.equal(*values)
 
 
-def _train_on_different_data(rank: int, port: int) -> None:
+def _train_on_different_data(rank: int, port: int, config: Config) -> None:
     _join(rank, port)
-    state = TrainState.create(CONFIG, GroupSpec(size=32), rank=rank, world=2)
+    spec = GroupSpec(size=32)
+    state = TrainState.create(config, spec, rank=rank, world=2)
     random = torch.Generator().manual_seed(rank)
+    _, samples = spec.window(config.model.audio_past, config.model.audio_ahead)
     batch = Batch(
-        torch.randn(4, 2, 8000, generator=random) * 0.1,
+        torch.randn(4, 2, samples, generator=random) * 0.1,
         torch.rand(4, 6, 3, 32, 32, generator=random) * 2 - 1,
     )
     state.face.codes.fit(batch.frames.flatten(0, 1))  # another fit on every rank
@@ -66,9 +76,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_two_ranks_stay_equal() -> None:
+@pytest.mark.parametrize("config", [CONFIG, WAV2PIX], ids=["gru", "wav2pix"])
+def test_two_ranks_stay_equal(config: Config) -> None:
     # An assertion that fails in one of the processes is raised again here.
-    multiprocessing.spawn(_train_on_different_data, (_free_port(),), 2)
+    multiprocessing.spawn(_train_on_different_data, (_free_port(), config), 2)
 
 
 def test_a_rank_that_cannot_start_leaves_no_other_waiting(toy_data: Path, tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from s2vgan import extraction, groups, ledger, source, spans
-from s2vgan.errors import DatasetError
+from s2vgan import extraction, groups, ledger, sandbox, source, spans
+from s2vgan.errors import DatasetError, SourceError
 from s2vgan.extraction import Known, Options, extract_video
 from s2vgan.ledger import LedgerRow
 from s2vgan.source import Source
@@ -246,6 +247,16 @@ def test_another_spec_is_refused_and_named(demo_data: Path, talking_head: object
         extract_video(str(talking_head.video), demo_data, Options(GroupSpec(size=96)))  # type: ignore[attr-defined]
 
 
+def test_another_spec_is_refused_before_there_is_a_dataset(
+    tmp_path: Path, make_video: MakeVideo, face: np.ndarray
+) -> None:
+    """What a killed job left is seen at the start, not when all the work is done."""
+    path = make_video("x.mp4", talk(face, [n / 30 for n in range(30)]), impulse(1.1, 0.5, 16000))
+    assert extract_video(str(path), tmp_path / "data", OPTIONS).status == "ok"
+    with pytest.raises(DatasetError, match=r"size 64 \(asked for: 96\)"):
+        extraction.check_spec(tmp_path / "data", GroupSpec(size=96))
+
+
 def test_a_url_is_a_source(tmp_path: Path, make_video: MakeVideo, face: np.ndarray) -> None:
     path = make_video("x.mp4", talk(face, [n / 30 for n in range(30)]), impulse(1.1, 0.5, 16000))
     row = extract_video(f"file://{path}", tmp_path / "data", OPTIONS)
@@ -359,6 +370,30 @@ def test_how_a_video_is_cut_into_spans_changes_nothing(
     assert borders == sorted(set(borders)) and (borders[0], borders[-1]) == (0, 110)
 
 
+@pytest.mark.parametrize(
+    ("start", "seconds", "part", "borders"),
+    [
+        (0, 1500, (0, None), [0, 600, 1200, None]),
+        (0, 600, (0, None), [0, None]),
+        (0, 601, (0, None), [0, 600, None]),
+        (-0.1, 0, (0, None), [0, None]),
+        (72_000.5, 1000, (0, None), [0, 72_600, None]),  # from the air, 20 hours after its start
+        (0, 1500, (590, 1210), [590, 600, 1200, 1210]),
+        (0, 1500, (600, 1200), [600, 1200]),
+        (0, 1500, (2000, 3000), [2000, 3000]),
+    ],
+)
+def test_the_borders_of_spans(
+    start: float, seconds: float, part: tuple[float, float | None], borders: list[int | None]
+) -> None:
+    found = {"start": start, "seconds": seconds, "seekable": True}
+    ticks = [None if border is None else 30 * border for border in borders]
+    planned = extraction._plan_spans(Source("x.mp4", *part), found, SPEC, 600)
+    assert planned == tuple(zip(ticks, ticks[1:], strict=False))
+    whole = extraction._plan_spans(Source("x.mp4", *part), found | {"seekable": False}, SPEC, 600)
+    assert whole == ((ticks[0], ticks[-1]),)
+
+
 def test_no_segment_crosses_a_block(
     tmp_path: Path, make_video: MakeVideo, face: np.ndarray, short_blocks: None
 ) -> None:
@@ -399,6 +434,105 @@ def test_parts_that_are_there_are_not_extracted_again(
     assert not (data / "parts" / row.video_id).exists()
 
 
+Damage = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "status"),
+    [
+        ("60.parquet", lambda path: path.unlink(), "failed"),
+        ("60.parquet", lambda path: path.write_bytes(path.read_bytes()[:-9] + bytes(9)), "failed"),
+        ("60.json", lambda path: path.write_text("{"), "ok"),
+        ("60.json", lambda path: path.write_text("{}"), "ok"),
+    ],
+)
+def test_a_damaged_part_is_made_anew(
+    tmp_path: Path,
+    make_video: MakeVideo,
+    face: np.ndarray,
+    short_blocks: None,
+    name: str,
+    damage: Damage,
+    status: str,
+) -> None:
+    """Groups that are damaged when they are joined fail the video, once; a record does not."""
+    path = make_video("x.mp4", talk(face, [n / 30 for n in range(150)]), impulse(5.1, 0.5, 16000))
+    data, whole = tmp_path / "data", extract_video(str(path), tmp_path / "whole", OPTIONS)
+    job = extraction.begin(Source(str(path)), str(path), data, OPTIONS, span_seconds=2)
+    assert isinstance(job, extraction.Job)
+    parts = [extraction.extract_part(job, n, data, OPTIONS) for n in range(len(job.spans))]
+    damage(data / "parts" / job.row.video_id / name)
+    if name == "60.json":
+        parts[1] = extraction.extract_part(job, 1, data, OPTIONS)
+    row = extraction.finish(job, parts, data, OPTIONS)
+    assert row.status == status and ("damaged or gone" in row.reason) == (status == "failed")
+    if status == "failed":
+        assert not list(data.glob("groups/*")) and ledger.read_row(data, row.video_id) == row
+        row = extract_video(str(path), data, OPTIONS, span_seconds=2)
+    assert without_times(row) == without_times(whole)
+    assert not list(data.glob("parts/*"))
+
+
+def test_the_limit_on_length_is_for_all_spans_together(
+    tmp_path: Path, make_video: MakeVideo, face: np.ndarray
+) -> None:
+    path = make_video("x.mp4", talk(face, [n / 30 for n in range(6)]), impulse(1, 0.5, 16000))
+    job = extraction.begin(Source(str(path)), str(path), tmp_path, OPTIONS)
+    assert isinstance(job, extraction.Job)
+    hour = 3600 * 30
+    found = extraction.extract_part(job, 0, tmp_path, OPTIONS)
+    spanned = dataclasses.replace(job, spans=((0, 3 * hour), (3 * hour, None)))
+    parts = [found | {"ticks": (0, 3 * hour)}, found | {"ticks": (3 * hour, 5 * hour)}]
+    row = extraction.finish(spanned, parts, tmp_path, OPTIONS)
+    assert (row.status, row.reason) == ("rejected", "longer than 14400 s: cut it first.")
+
+
+@pytest.mark.parametrize("step", ["inspect", "extract_span"])
+def test_a_file_that_changes_while_it_is_read_is_tried_again(
+    tmp_path: Path, make_video: MakeVideo, face: np.ndarray, step: str
+) -> None:
+    """Else groups of one content would have the id of another, and would never be renewed."""
+    path = make_video("x.mp4", talk(face, [n / 30 for n in range(30)]), impulse(1.1, 0.5, 16000))
+    content, data = path.read_bytes(), tmp_path / "data"
+
+    def copied(function: str, *arguments: Any) -> Any:
+        if function.endswith(step):
+            path.write_bytes(content)  # the rest has arrived
+        return sandbox.direct(function, *arguments)
+
+    path.write_bytes(content[:-1] if step == "extract_span" else content[:5000])
+    row = extract_video(str(path), data, OPTIONS, copied)
+    assert (row.status, row.video_id[:4]) == ("failed", "src-") and "changed" in row.reason
+    assert not list(data.glob("groups/*")) and list(ledger.read_rows(data)) == [row.video_id]
+    row = extract_video(str(path), data, OPTIONS)
+    assert row.status == "ok" and list(ledger.read_rows(data)) == [row.video_id]
+
+
+def test_a_failure_does_not_undo_what_another_job_did(
+    tmp_path: Path, make_video: MakeVideo, face: np.ndarray
+) -> None:
+    path = make_video("x.mp4", talk(face, [n / 30 for n in range(30)]), impulse(1.1, 0.5, 16000))
+    done = []
+
+    def overtaken(function: str, *arguments: Any) -> Any:
+        done.append(extract_video(str(path), tmp_path / "data", OPTIONS))
+        raise SourceError("its process was killed")
+
+    assert extract_video(str(path), tmp_path / "data", OPTIONS, overtaken) == done[0]
+    assert done[0].status == "ok" and groups.size_of(tmp_path / "data", done[0].video_id)
+
+
+def test_a_name_that_is_no_text(tmp_path: Path, make_video: MakeVideo, face: np.ndarray) -> None:
+    path = make_video("x.mp4", talk(face, [n / 30 for n in range(30)]), impulse(1.1, 0.5, 16000))
+    video, data = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4"), tmp_path / "data"
+    try:
+        path.rename(video)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    row = extract_video(video, data, OPTIONS)
+    assert row.status == "ok" and Known(data, OPTIONS).find(Source(video), video) == row
+
+
 def test_a_part_of_a_video(tmp_path: Path, make_video: MakeVideo, face: np.ndarray) -> None:
     """Whole groups inside the part, at the places that they have in the whole video."""
     frames = talk(face, [n / 30 for n in range(150)], flash=2.5)
@@ -432,6 +566,7 @@ def test_what_is_known_needs_no_reading(
     assert find(Source(str(path), 0.2, 0.9)) is None
     with monkeypatch.context() as patch:
         patch.setattr(source, "sha256", lambda path: pytest.fail("read"))
+        patch.setattr(groups, "size_of", lambda *_: pytest.fail("a request for each video"))
         assert find() == row
 
     # A copy is known by its content, a touched file as well; changed content is not.
@@ -439,7 +574,15 @@ def test_what_is_known_needs_no_reading(
     copy.write_bytes(path.read_bytes())
     assert find(Source(str(copy))) == row
     os.utime(path, (1, 1))
-    assert find() == row
+    touched = dataclasses.replace(row, modified=10**9)
+    assert find() == touched
+    moved = Source(str(path.rename(tmp_path / "moved.mp4")))
+    os.utime(moved.location, (2, 2))
+    assert find(moved) == dataclasses.replace(row, modified=2 * 10**9, source=moved.location)
+    with monkeypatch.context() as patch:  # only once each
+        patch.setattr(source, "sha256", lambda path: pytest.fail("read"))
+        assert find(moved) is not None
+    Path(moved.location).rename(path)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert find() is None
     (data / "groups" / f"{row.video_id}.parquet").unlink()
@@ -459,7 +602,7 @@ def test_the_central_face_or_the_largest(
     path = make_video("x.mp4", frames, impulse(1, 0.2, 16000))
     sides, places = {}, {}
     for choice in ("largest", "central"):
-        row = extract_video(str(path), tmp_path / choice, Options(face=choice))  # type: ignore[arg-type]
+        row = extract_video(str(path), tmp_path / choice, Options(face=choice))
         _, table = groups.read_groups(tmp_path / choice, row.video_id)
         x, _, sides[choice], _ = table["boxes"][0].as_py()[:4]
         places[choice] = x + sides[choice] / 2

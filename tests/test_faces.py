@@ -38,6 +38,22 @@ def test_tracker_follows_a_moving_face(face: np.ndarray) -> None:
     assert tracker.update(np.full((256, 256), 90, np.uint8)) is None
 
 
+def test_no_box_leaves_the_picture(face: np.ndarray) -> None:
+    """Half pixels are rounded; the crop of a box that leaves it would be lost."""
+    count = 0
+    for scale in np.arange(1.1, 2.0, 0.1):
+        large = cv2.resize(luma(face), None, fx=scale, fy=scale)
+        for edge in (134, 136, 138):  # near the right end of the face
+            picture = np.ascontiguousarray(large[:, : int(edge * scale)])
+            tracker = FaceTracker()
+            for _ in range(6):
+                box = tracker.update(picture)
+                if box is not None:
+                    assert min(box) >= 0 and box[0] + box[2] <= picture.shape[1]
+                    count += 1
+    assert count > 50
+
+
 def test_tracker_follows_a_face_that_grows(face: np.ndarray) -> None:
     tracker = FaceTracker()
     sides = []

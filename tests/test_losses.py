@@ -7,7 +7,9 @@ from s2vgan.config import LossConfig
 from s2vgan.losses import (
     adversarial_loss,
     discriminator_loss,
+    feature_loss,
     reconstruction_losses,
+    rejection_loss,
     weighted_sum,
 )
 from s2vgan.regions import MOUTH
@@ -20,6 +22,11 @@ def test_adversarial_losses_have_their_known_values() -> None:
     assert discriminator_loss("hinge", zero, zero).item() == 2
     assert discriminator_loss("hinge", two, -two).item() == 0
     assert adversarial_loss("hinge", two).item() == -2
+    assert discriminator_loss("lsgan", two, -two).item() == pytest.approx(1.1**2 + 4)
+    assert discriminator_loss("lsgan", zero + 0.9, zero).item() == pytest.approx(0)
+    assert adversarial_loss("lsgan", zero).item() == 1
+    for form in ("bce", "hinge", "lsgan"):
+        assert rejection_loss(form, zero - 0.1) < rejection_loss(form, two)
     for form in ("bce", "hinge"):  # D wants real high and generated low, G wants the opposite
         assert discriminator_loss(form, two, -two) < discriminator_loss(form, -two, two)
         assert adversarial_loss(form, two) < adversarial_loss(form, -two)
@@ -38,6 +45,12 @@ def test_an_error_in_the_mouth_weighs_more() -> None:
     assert reconstruction_losses(real, real, 3.0)["ssim"].item() == pytest.approx(0, abs=1e-6)
     l1 = reconstruction_losses(real + 0.5, real, 3.0)["l1"].item()
     assert l1 == pytest.approx(0.5)  # a weight, not a factor: an even error keeps its size
+
+
+def test_features_are_matched_in_the_mean_of_the_batch() -> None:
+    real = torch.randn(8, 4, 2, 2)
+    assert feature_loss(real.flip(0), real).item() == pytest.approx(0, abs=1e-9)
+    assert feature_loss(real + 3, real).item() == pytest.approx(9, rel=1e-5)
 
 
 def test_weights_are_looked_up_by_name() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -12,6 +13,7 @@ import pytest
 
 from s2vgan import media
 from s2vgan.errors import SourceError
+from s2vgan.media import files, sound
 from tests.conftest import MakeVideo
 
 FPS = 30
@@ -313,6 +315,20 @@ def test_crop_of_other_pixel_formats(make_video: MakeVideo, pix_fmt: str) -> Non
     assert np.abs(crop.astype(int) - colour).max() <= 4
 
 
+@pytest.mark.parametrize("size", [(64, 96), (720, 1280)])
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"), [("x.mov", "png", "rgb24"), ("x.mkv", "ffv1", "bgr0")]
+)
+def test_crop_of_rgb(
+    make_video: MakeVideo, name: str, codec: str, pix_fmt: str, size: tuple[int, int]
+) -> None:
+    """It has no matrix, so that none is guessed from the size of the picture."""
+    pixels = np.full((*size, 3), (200, 60, 40), np.uint8)
+    path = make_video(name, [(0, pixels), (0.04, pixels)], codec=codec, pix_fmt=pix_fmt)
+    found = next(media.pictures(path)).crop(np.array([8, 8, 32, 32]), 16)
+    assert np.abs(found.astype(int) - (200, 60, 40)).max() <= 2
+
+
 def test_crop_takes_the_right_place(make_video: MakeVideo) -> None:
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[10:20, 30:40] = 255
@@ -347,6 +363,39 @@ def test_playlists_are_no_videos(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(SourceError, match="not a video"):
         media.probe(path)
+
+
+def test_reading_gives_signs_of_life(
+    make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the hours before a span, read for its sound, would be taken for a hang."""
+    frames, signs = flashing([n / 30 for n in range(36)], 0), []
+    path = make_video("x.mkv", frames, tone(1.2, 16000), audio_codec="aac")
+    monkeypatch.setattr(files, "_PROGRESS", 4)
+    monkeypatch.setattr(files, "progress", lambda: signs.append(1))
+    media.read_track(path, 16000, 1.1, 1.2)
+    assert len(signs) >= 3
+    del signs[:]
+    next(media.on_grid(path, FPS, 35))
+    assert len(signs) >= 3
+
+
+@pytest.mark.parametrize("place", ["demux", "resample"])
+def test_a_memory_limit_is_no_damage(
+    make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    path = make_video("x.mkv", flashing([n / 30 for n in range(3)], 0), tone(1, 48000), 48000)
+
+    def full(*_: object, **__: object) -> Iterator[None]:
+        raise av.error.MemoryError(12, "Cannot allocate memory")
+
+    container = SimpleNamespace(demux=lambda stream: (full() for _ in range(1)))
+    monkeypatch.setattr(sound.av, "AudioResampler", lambda **_: SimpleNamespace(resample=full))
+    with pytest.raises(MemoryError):
+        if place == "demux":
+            list(files.read_packets(container, None))
+        else:
+            media.read_track(path, 16000)
 
 
 @pytest.mark.real_clips

@@ -208,3 +208,14 @@ def test_the_card_is_read_in_ours(data: Path, tmp_path: Path) -> None:
     found: dict[str, Any] = {}
     exec(code.replace('"groups/', f'"{data}/groups/'), found)
     assert found["frames"].shape == SPEC.frame_shape and found["speech"].shape == (1600,)
+
+
+def test_parts_of_a_video_are_told_apart(data: Path) -> None:
+    add_video(data, "one", [0, 1], source="talk.mp4", start=1.5, end=60.0)
+    add_video(data, "rest", [0, 1], source="talk.mp4", start=60.0)
+    info = ledger.write_dataset(data, SPEC)
+    overview.write_card(data)
+    page = Path(overview.write_sheet(data))
+    places = (overview.describe(data), (data / overview.CARD_FILE).read_text(), page.read_text())
+    for said in places:
+        assert len(info.groups) == 4 and "talk.mp4 1.5-60 s" in said and "talk.mp4 60- s" in said

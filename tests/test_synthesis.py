@@ -8,20 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s2vgan import artifact
-from s2vgan.config import Config, ModelConfig, TrainConfig
+from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
 from s2vgan.errors import ConfigError, RunError
-from s2vgan.models import TalkingFace
+from s2vgan.models import TalkingFace, build_face
 from s2vgan.spec import GroupSpec
 from s2vgan.synthesis import Synthesizer, enlarge
 
 SPEC = GroupSpec(size=32)
 
 
-def store(folder: Path, model: ModelConfig | None = None) -> Path:
+def store(folder: Path, config: Config | None = None) -> Path:
     torch.manual_seed(1)
-    config = Config(model=model or ModelConfig(width=4))
-    face = TalkingFace(config.model, SPEC)
-    for weight in face.generator.parameters():
+    config = config or Config(model=ModelConfig(width=4))
+    face = build_face(config.model, SPEC)
+    for weight in face.parameters():
         weight.data += 0.05 * torch.randn_like(weight)  # enough for frames to differ in uint8
     artifact.save(
         folder, face, config, name="toy", dataset="d" * 64, step=7, readings={"val/score": 0.5}
@@ -103,6 +103,30 @@ def test_a_model_of_the_paper_speaks(tmp_path: Path, speech: np.ndarray) -> None
     assert abs(np.concatenate(parts).astype(int) - whole).max() <= 1
 
 
+def test_wav2pix_speaks(tmp_path: Path, speech: np.ndarray) -> None:
+    wav2pix = ModelConfig(
+        kind="wav2pix", z_dim=0, width=4, audio_features="waveform", audio_past=0.5,
+        audio_ahead=0.5, audio_dropout=0, initial_state="zero", carry_state=False,
+        mean_face=False, pose_dim=0,
+    )  # fmt: skip
+    train = TrainConfig(sequence=1, pretrain_steps=0)
+    store(tmp_path / "model", Config(wav2pix, LossConfig(audio=0), train))
+    assert "wav2pix" in (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    synthesizer = Synthesizer.load(tmp_path)
+    assert not synthesizer.has_pose
+    said = np.tile(speech, 3)[:20_000]
+    whole = synthesizer.speak(said, seed=1)
+    assert whole.shape == (39, 32, 32, 3) and whole.std() > 1
+    np.testing.assert_array_equal(whole, synthesizer.speak(said, seed=2))  # no noise
+    stream = synthesizer.stream()
+    parts = [stream.push(said[start : start + 1600]) for start in range(0, 20_000, 1600)]
+    assert [len(part) for part in parts] == 5 * [0] + 7 * [3] + [0]  # it hears 0.5 s ahead
+    made = np.concatenate([*parts, stream.finish()]).astype(int)
+    assert made.shape == whole.shape and abs(made - whole).max() <= 1
+    later = synthesizer.speak(said[1600 * 6 :])  # nothing is carried; 0.5 s of past are heard
+    assert abs(later[15:].astype(int) - whole[33:]).max() <= 1
+
+
 def test_the_artifact_names_its_origin(model: Path) -> None:
     loaded = artifact.load(model)
     assert loaded.spec == SPEC and loaded.config.model.width == 4 and not loaded.face.training
@@ -135,7 +159,7 @@ def test_a_damaged_or_missing_model_is_named(tmp_path: Path) -> None:
 def test_saving_again_replaces_the_model_whole(tmp_path: Path) -> None:
     folder = store(tmp_path / "model")
     before = artifact.load(tmp_path).manifest["files"]
-    store(folder, ModelConfig(width=8))
+    store(folder, Config(model=ModelConfig(width=8)))
     assert artifact.load(tmp_path).manifest["files"] != before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

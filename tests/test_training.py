@@ -34,7 +34,21 @@ PAPER = Config(
     loss=LossConfig("bce", gan=1, l1=0, ssim=0, mouth=1, audio=0),
     train=TrainConfig(batch=8, sequence=1, amp="off", pretrain_steps=0, ema=0, clip=0),
 )  # fmt: skip
+WAV2PIX = Config(
+    model=ModelConfig(
+        kind="wav2pix", z_dim=0, width=8, audio_features="waveform", audio_past=0.5,
+        audio_ahead=0.5, audio_dropout=0, initial_state="zero", carry_state=False,
+        mean_face=False, pose_dim=0,
+    ),
+    loss=LossConfig("lsgan", wrong=1, gan=1, features=100, l1=50, ssim=0, mouth=1, audio=0),
+    train=TrainConfig(
+        lr_d=4e-4, lr_g=1e-3, batch=4, sequence=1, stride=1, amp="off", pretrain_steps=0, ema=0,
+        clip=0,
+    ),
+)  # fmt: skip
 NO_GRU = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, kind="no_gru"))
+
+KINDS = {"gru": CONFIG, "no_gru": NO_GRU, "paper": PAPER, "wav2pix": WAV2PIX}
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +67,7 @@ def start(dataset: GroupDataset, config: Config = CONFIG) -> tuple[TrainState, S
     rows = dataset.split()[0]
     state = TrainState.create(config, dataset.spec)
     fit_face(state, dataset, rows)
-    sequences = dataset.sequences(rows, config.train.sequence)
-    batch = config.train.batch // config.train.sequence
-    return state, Sampler(sequences, batch, config.train.seed)
+    return state, Sampler.over(dataset, rows, config.train)
 
 
 def steps(state: TrainState, sampler: Sampler, dataset: GroupDataset, count: int) -> list[float]:
@@ -81,9 +93,73 @@ def test_the_sampler_shares_each_pass_out_once() -> None:
     np.testing.assert_array_equal(alone, shared)
 
 
+def test_a_pass_over_one_video_or_equal_ones_is_a_plain_shuffle() -> None:
+    sequences = np.arange(24)[:, None]
+    for video in (None, np.zeros(24, np.int32), np.arange(24, dtype=np.int32) // 8):
+        sampler = Sampler(sequences, batch=4, seed=3, video=video)
+        for step in (0, 5, 6, 23, 1):
+            epoch, place = divmod(4 * step, 24)
+            order = np.random.default_rng([3, epoch]).permutation(24)
+            np.testing.assert_array_equal(
+                sampler.rows(step, 0, 1), sequences[order[place : place + 4]]
+            )
+
+
+def test_a_long_video_does_not_drown_the_short_ones() -> None:
+    video = np.repeat([0, 3, 5], [1600, 100, 4])  # numbers of videos without training time skipped
+    sampler = Sampler(np.arange(1704)[:, None], batch=8, seed=0, video=video)
+    seen = np.concatenate([sampler.rows(step, 0, 1).ravel() for step in range(213)])
+    shares = np.bincount(video[seen])[[0, 3, 5]] / len(seen)
+    np.testing.assert_allclose(shares, np.array([40, 10, 2]) / 52, atol=0.01)
+    again = Sampler(np.arange(1704)[:, None], batch=8, seed=0, video=video)
+    np.testing.assert_array_equal(again.rows(200, 0, 1).ravel(), seen[1600:1608])
+    # Nothing of the long video is left out for ever, nor met twice before the rest.
+    later = np.concatenate([sampler.rows(step, 0, 1).ravel() for step in range(2 * 213)])
+    counts = np.bincount(later, minlength=1704)[:1600]
+    assert counts.min() >= 1 and counts.max() <= 2
+
+
 def test_fewer_sequences_than_a_batch_are_refused() -> None:
     with pytest.raises(DatasetError, match=r"3 sequences .* train\.batch"):
         Sampler(np.arange(3)[:, None], batch=4, seed=0)
+
+
+def test_one_pair_a_second(dataset: GroupDataset) -> None:
+    rows = dataset.split()[0]  # 2 videos of 51 groups, 5.1 s
+    pairs = Sampler.over(dataset, rows, WAV2PIX.train).sequences
+    assert pairs.shape == (10, 1)
+    assert dataset.index[pairs[:, 0]].tolist() == 2 * [5, 15, 25, 35, 45]  # at .5 s, 1.5 s, ...
+    assert dataset.video[pairs[:, 0]].tolist() == 5 * [0] + 5 * [1]
+    half = dataclasses.replace(WAV2PIX.train, stride=0.5, sequence=2)
+    assert dataset.index[Sampler.over(dataset, rows, half).sequences[:4]].tolist() == [
+        [2, 3], [7, 8], [12, 13], [17, 18],
+    ]  # fmt: skip
+
+
+def test_wav2pix_learns_the_face(dataset: GroupDataset) -> None:
+    state, sampler = start(dataset, WAV2PIX)
+    batch = Batch.gather(dataset, sampler.rows(0, 0, 1), WAV2PIX, state.device)
+    first = train_step(state, batch)
+    assert {"loss/gan", "loss/l1", "loss/features"} <= set(first) and "loss/audio" not in first
+    weighted = first["loss/gan"] + 50 * first["loss/l1"] + 100 * first["loss/features"]
+    torch.testing.assert_close(first["loss_g"], weighted)
+    for _ in range(40):
+        last = train_step(state, batch)
+    assert last["loss/l1"] < 0.7 * first["loss/l1"]
+    assert state.skipped == 0
+
+
+def test_wrong_speech_and_features_work_with_any_kind(dataset: GroupDataset) -> None:
+    loss = dataclasses.replace(CONFIG.loss, wrong=1.0, features=10.0)
+    config = dataclasses.replace(CONFIG, loss=loss)
+    losses = []
+    for chosen in (CONFIG, config):
+        state, sampler = start(dataset, chosen)
+        batch = Batch.gather(dataset, sampler.rows(0, 0, 1), chosen, state.device)
+        losses.append(train_step(state, batch))
+    assert losses[1]["loss/features"] > 0 and "loss/features" not in losses[0]
+    added = losses[1]["loss_d"] - losses[0]["loss_d"]
+    assert added == pytest.approx(1, abs=0.5)  # hinge, of logits near 0
 
 
 @pytest.mark.parametrize("config", [CONFIG, NO_GRU], ids=["gru", "no_gru"])
@@ -105,7 +181,7 @@ def test_pretraining_teaches_the_mouth(dataset: GroupDataset) -> None:
     assert np.mean(errors[-5:]) < 0.8 * np.mean(errors[:5])
 
 
-@pytest.mark.parametrize("config", [CONFIG, NO_GRU, PAPER], ids=["gru", "no_gru", "paper"])
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 def test_a_resumed_run_equals_an_unbroken_one(
     dataset: GroupDataset, config: Config, tmp_path: Path
 ) -> None:
@@ -174,7 +250,7 @@ def test_a_step_without_a_finite_gradient_changes_nothing(dataset: GroupDataset)
             assert torch.equal(value, values[name]), f"{module}.{name}"
 
 
-@pytest.mark.parametrize("config", [CONFIG, NO_GRU, PAPER], ids=["gru", "no_gru", "paper"])
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
 def test_bf16_trains_weights_of_full_precision(dataset: GroupDataset, config: Config) -> None:
     mixed = dataclasses.replace(config, train=dataclasses.replace(config.train, amp="bf16"))
     state, sampler = start(dataset, mixed)
@@ -198,8 +274,9 @@ def test_the_average_follows_the_weights(dataset: GroupDataset) -> None:
     assert paper.ema is paper.g
 
 
-def test_validation_reads_held_out_time(dataset: GroupDataset) -> None:
-    state, _ = start(dataset)
+@pytest.mark.parametrize("config", [CONFIG, WAV2PIX], ids=["gru", "wav2pix"])
+def test_validation_reads_held_out_time(dataset: GroupDataset, config: Config) -> None:
+    state, _ = start(dataset, config)
     rows = validation_rows(dataset, dataset.split()[1])
     assert rows.shape == (2, 9) and set(rows.ravel()) == set(dataset.split()[1])
     readings, picture = validate(state, dataset, rows)

@@ -6,6 +6,7 @@ does not reach the decoders that PyAV opens). Sizes are limited at the probe.
 """
 
 import io
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -13,11 +14,13 @@ from typing import Any, Final
 import av
 
 from s2vgan.errors import SourceError
+from s2vgan.sandbox import progress
 
 MAX_PIXELS: Final = 4096 * 2304
 MAX_SECONDS: Final = 4 * 3600
 MIN_AUDIO_RATE: Final = 4_000  # below, minutes of speech become hours
 MAX_AUDIO_RATE: Final = 192_000
+_PROGRESS: Final = 500  # packets between two signs of life
 
 CONTAINERS: Final = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,ogg,asf,"
@@ -63,7 +66,7 @@ def open_file(source: str | Path | bytes) -> Any:
         # "file:" keeps a name such as "concat:a.mp4" from being read as a protocol.
         where = io.BytesIO(source) if isinstance(source, bytes) else f"file:{name}"
         container = av.open(where, options=_OPTIONS)
-    except (av.error.FFmpegError, ValueError) as error:
+    except (av.error.FFmpegError, ValueError) as error:  # one for want of memory: many streams
         raise SourceError(
             f"{name}: not a video or sound file that can be read (damaged, cut off, or of a kind "
             "that is not supported); convert it to MP4 or WAV."
@@ -115,13 +118,21 @@ def _listed(stream: Any, codecs: str, name: str | Path) -> Any:
 
 
 def read_packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The packets of a stream, up to the end of the file or to where it cannot be read."""
+    """The packets of a stream, up to the end of the file or to where it cannot be read.
+
+    They are signs of life: to read the hours before a span may take longer than a hung decoder is
+    given.
+    """
     packets = container.demux(stream)
-    while True:
+    for number in itertools.count(1):
         try:
             yield next(packets)
+        except MemoryError:  # no damage of the file's; FFmpeg's own is an FFmpegError too
+            raise
         except (StopIteration, av.error.FFmpegError):
             return
+        if number % _PROGRESS == 0:
+            progress()
 
 
 def decode_packets(packets: Iterator[Any]) -> Iterator[list[Any]]:
@@ -129,7 +140,7 @@ def decode_packets(packets: Iterator[Any]) -> Iterator[list[Any]]:
     for packet in packets:
         try:
             frames = packet.decode()
-        except MemoryError:  # no damage of the file's; FFmpeg's own is an FFmpegError too
+        except MemoryError:
             raise
         except av.error.EOFError:
             return

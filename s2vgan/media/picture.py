@@ -32,6 +32,7 @@ class Probe:
         width: as shown (after rotation), in pixels.
         height: as shown, in pixels.
         fps: average frame rate.
+        start: where its clock starts, in seconds; hours in what was recorded from the air.
         seconds: declared duration, 0 where unknown.
         seekable: whether a part can be had without decoding all that is before it. Where not,
             :func:`on_grid` still gives the same pictures, but takes longer the later they are.
@@ -40,6 +41,7 @@ class Probe:
     width: int
     height: int
     fps: float
+    start: float
     seconds: float
     seekable: bool
 
@@ -61,7 +63,9 @@ def probe(path: str | Path) -> Probe:
                 f"{path}: claims {size} pixels; the limit is {MAX_PIXELS / 1e6:.1f} megapixels: "
                 "scale it down first."
             )
-        seconds = (container.duration or 0) / av.time_base
+        start, seconds = (
+            (value or 0) / av.time_base for value in (container.start_time, container.duration)
+        )
         if seconds > MAX_SECONDS:
             raise SourceError(
                 f"{path}: claims {seconds:.0f} s; the limit is {MAX_SECONDS} s: cut it first."
@@ -71,7 +75,7 @@ def probe(path: str | Path) -> Probe:
     shown = next(pictures(path), None)
     if shown is None:
         raise SourceError(f"{path}: no frame of its picture can be decoded.")
-    return Probe(shown.width, shown.height, float(rate or 0), seconds, seekable)
+    return Probe(shown.width, shown.height, float(rate or 0), start, seconds, seekable)
 
 
 _CHROMA_DIVISORS: Final = {
@@ -85,7 +89,10 @@ class Picture:
 
     def __init__(self, frame: Any, time: float, end: float) -> None:
         if frame.format.name not in _CHROMA_DIVISORS:  # 10 bit, RGB, grey, NV12
+            is_rgb = frame.format.is_rgb or frame.format.has_palette
             frame = frame.reformat(format="yuv444p")
+            if is_rgb:
+                frame.colorspace = av.video.reformatter.Colorspace.ITU601  # by which FFmpeg did it
         self._frame = frame
         self._turns = round(frame.rotation / 90) % 4
         self._luma: np.ndarray | None = None

@@ -117,6 +117,8 @@ class _Run:
                     whole = low == 0 and high >= len(values)
                     self._parts.append(values if whole else values[low:high].copy())
                 self._made += len(values)
+        except MemoryError:  # FFmpeg's own is an FFmpegError too
+            raise
         except (av.error.FFmpegError, ValueError):
             self.broken = True
 

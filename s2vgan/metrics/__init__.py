@@ -4,7 +4,7 @@
 """
 
 from s2vgan.metrics.image import DATA_RANGE, mse, psnr, ssim, ssim_map, to_float
-from s2vgan.metrics.mouth import OpeningEstimator, mouth_opening_luma
+from s2vgan.metrics.mouth import FIT_FRAMES, OpeningEstimator, mouth_opening_luma
 from s2vgan.metrics.perceptual import find_trunk, load_lpips
 from s2vgan.metrics.registry import (
     METRICS,
@@ -20,6 +20,7 @@ from s2vgan.metrics.registry import (
 
 __all__ = [
     "DATA_RANGE",
+    "FIT_FRAMES",
     "METRICS",
     "Estimate",
     "Instruments",

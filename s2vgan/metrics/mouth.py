@@ -24,7 +24,7 @@ _SIDE = 32
 _MOUTH_COMPONENTS = 24
 _POSE = 8  # components of the upper face, which tell the pose of the head
 _RIDGE = 1e-2  # of the largest variance of a component: no weight on fine detail
-_MAX_FRAMES = 3000  # enough to fit 32 numbers
+FIT_FRAMES = 3000  # enough to fit 32 numbers
 
 
 def mouth_opening_luma(frames: np.ndarray) -> np.ndarray:
@@ -58,11 +58,10 @@ class OpeningEstimator:
         """Ridge regression from components of mouth and upper face to the true openings.
 
         Args:
-            frames: (N, S, S, 3) uint8, real, of training time.
+            frames: (N, S, S, 3) uint8, real, of training time; FIT_FRAMES are enough.
             openings: (N,) true openings.
         """
-        keep = _thin(len(frames))
-        light, truth = _shrink(frames[keep]), openings[keep]
+        light, truth = _shrink(frames), openings
         mean = light.mean(axis=0)
         light -= mean
         filters = np.concatenate(
@@ -80,11 +79,6 @@ def _shrink(frames: np.ndarray, side: int = _SIDE) -> np.ndarray:
     """Luma of (N, S, S, 3) uint8 frames, averaged down to (N, side, side) float32."""
     light = torch.from_numpy(luma(frames))[:, None]
     return F.interpolate(light, size=(side, side), mode="area")[:, 0].numpy()
-
-
-def _thin(count: int) -> np.ndarray:
-    """At most ``_MAX_FRAMES`` of ``count`` positions, evenly chosen."""
-    return np.unique(np.linspace(0, count - 1, min(count, _MAX_FRAMES)).astype(np.int64))
 
 
 def _principal(rows: np.ndarray, count: int) -> np.ndarray:

@@ -12,7 +12,31 @@ HIDDEN = 8  # channels of the state of a ConvGRU that reads the frames themselve
 AUDIO = 128  # channels of the audio code where it meets the picture
 
 
-class SequenceDiscriminator(nn.Module):
+class Discriminator(nn.Module):
+    """A discriminator in two parts: what it sees in the frames, and whether the speech fits."""
+
+    def features(self, frames: Tensor) -> Tensor:
+        """Maps (N, C, 4, 4) of frames (N, T, 3, S, S) in [-1, 1], before it hears the speech."""
+        raise NotImplementedError
+
+    def compare(self, features: Tensor, audio_code: Tensor) -> Tensor:
+        """Logits (N,) of maps from :meth:`features` and audio codes (N, audio_dim)."""
+        raise NotImplementedError
+
+    def forward(self, frames: Tensor, audio_code: Tensor) -> Tensor:
+        """Score groups.
+
+        Args:
+            frames: (N, T, 3, S, S) in [-1, 1].
+            audio_code: (N, audio_dim).
+
+        Returns:
+            (N,) logits; higher is more real.
+        """
+        return self.compare(self.features(frames), audio_code)
+
+
+class SequenceDiscriminator(Discriminator):
     """A ConvGRU reads the frames in turn; its last state goes through DCGAN's convolutions.
 
     As published the ConvGRU comes first; ``gru_after`` moves it behind some of the convolutions,
@@ -67,22 +91,17 @@ class SequenceDiscriminator(nn.Module):
         self.audio = nn.Linear(audio_dim, AUDIO)
         self.score = normalised(nn.Conv2d(channels[-1] + AUDIO, 1, 4))
 
-    def forward(self, frames: Tensor, audio_code: Tensor) -> Tensor:
-        """Score groups.
-
-        Args:
-            frames: (N, T, 3, S, S) in [-1, 1].
-            audio_code: (N, audio_dim).
-
-        Returns:
-            (N,) logits; higher is more real.
-        """
+    def features(self, frames: Tensor) -> Tensor:
+        """Maps (N, C, 4, 4) of groups (N, T, 3, S, S) in [-1, 1]."""
         if self.gru is None:
             x = frames.flatten(1, 2)
         else:
             x = self.each_frame(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
             start = x.new_zeros(len(x), self.gru.hidden, *x.shape[-2:])
             x = self.gru(x, start)[:, -1]
-        x = self.picture(x)
-        code = self.audio(audio_code)[..., None, None].expand(-1, -1, *x.shape[-2:])
-        return self.score(torch.cat([x, code.to(x.dtype)], 1)).flatten()
+        return self.picture(x)
+
+    def compare(self, features: Tensor, audio_code: Tensor) -> Tensor:
+        """Logits (N,): how well the maps of groups go with audio codes (N, audio_dim)."""
+        code = self.audio(audio_code)[..., None, None].expand(-1, -1, *features.shape[-2:])
+        return self.score(torch.cat([features, code.to(features.dtype)], 1)).flatten()

@@ -11,6 +11,21 @@ from s2vgan.models.conv_gru import ConvGRUCell
 FEATURES = 16  # channels that the ConvGRU reads for one frame
 
 
+def blocks_to(size: int) -> int:
+    """How often 4x4 is doubled to ``size`` pixels.
+
+    Raises:
+        ConfigError: if the size cannot be made so.
+    """
+    blocks = round(math.log2(size)) - 2
+    if size != 4 * 2**blocks or not 32 <= size <= 256:
+        raise ConfigError(
+            f"the dataset's faces are {size} pixels wide; models are made for 32, 64, 128 or "
+            "256: extract with one of these --size."
+        )
+    return blocks
+
+
 class Generator(nn.Module):
     """DCGAN blocks (Radford et al. 2016) to full resolution, and a ConvGRU as the last layer.
 
@@ -43,12 +58,7 @@ class Generator(nn.Module):
         start_from_mean: bool = False,
     ) -> None:
         super().__init__()
-        blocks = round(math.log2(size)) - 2
-        if size != 4 * 2**blocks or not 32 <= size <= 256:
-            raise ConfigError(
-                f"the dataset's faces are {size} pixels wide; models are made for 32, 64, 128 or "
-                "256: extract with one of these --size."
-            )
+        blocks = blocks_to(size)
         self.size, self.frames, self.start_from_mean = size, frames, start_from_mean
         widths = [width * min(8, 2 ** (blocks - 1 - block)) for block in range(blocks)]
         self.steps_of_features = frames if gru and own_features else 1

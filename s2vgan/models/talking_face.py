@@ -1,17 +1,17 @@
-"""The whole generator side: what is trained as G, stored as the model, and made to speak."""
+"""The generator side of the method, with ConvGRU or, as its ablation, without."""
 
 import torch
 from torch import Tensor, nn
 
 from s2vgan.config import ModelConfig
 from s2vgan.models.audio_encoder import AudioEncoder
-from s2vgan.models.discriminator import SequenceDiscriminator
-from s2vgan.models.face_codes import MOUTH_DIM, FaceCodes
+from s2vgan.models.face import Face
+from s2vgan.models.face_codes import MOUTH_DIM
 from s2vgan.models.generator import Generator
 from s2vgan.spec import GroupSpec
 
 
-class TalkingFace(nn.Module):
+class TalkingFace(Face):
     """Audio encoder, generator, the fixed face codes, and the head that predicts the mouth code.
 
     Args:
@@ -19,9 +19,10 @@ class TalkingFace(nn.Module):
         spec: of the groups.
     """
 
+    generator: Generator
+
     def __init__(self, config: ModelConfig, spec: GroupSpec) -> None:
-        super().__init__()
-        self.config, self.spec = config, spec
+        super().__init__(config, spec)
         self.audio_encoder = AudioEncoder(
             config.audio_features,
             spec.window(config.audio_past, config.audio_ahead)[1],
@@ -29,7 +30,6 @@ class TalkingFace(nn.Module):
             spec.sample_rate,
             config.audio_dropout,
         )
-        self.codes = FaceCodes(config.pose_dim)
         self.mouth_head = nn.Linear(config.audio_dim, spec.frames_per_group * MOUTH_DIM)
         self.generator = Generator(
             config.z_dim + config.audio_dim + spec.frames_per_group * config.pose_dim,
@@ -67,6 +67,15 @@ class TalkingFace(nn.Module):
             frames = frames.unflatten(0, audio.shape[:2]).flatten(1, 2)
         return frames, code, self.mouth(code)
 
+    def fit(self, frames: Tensor) -> None:
+        """Fit the face codes and start the mean face at the mean frame."""
+        super().fit(frames)
+        self.generator.set_mean_face(frames.mean(0))
+
+    def speak(self, audio: Tensor, z: Tensor, pose: Tensor, state: Tensor | None = None) -> Tensor:
+        """All frames of K groups, see :meth:`Face.speak`."""
+        return self(audio, z, pose, state)[0]
+
     def encode(self, audio: Tensor) -> Tensor:
         """Audio codes (B, K, audio_dim) of windows (B, K, L)."""
         return self.audio_encoder(audio.flatten(0, 1)).unflatten(0, audio.shape[:2])
@@ -74,16 +83,3 @@ class TalkingFace(nn.Module):
     def mouth(self, code: Tensor) -> Tensor:
         """Mouth codes (..., T, MOUTH_DIM) predicted from audio codes (..., audio_dim)."""
         return self.mouth_head(code).unflatten(-1, (self.spec.frames_per_group, MOUTH_DIM))
-
-
-def build_discriminator(config: ModelConfig, spec: GroupSpec) -> SequenceDiscriminator:
-    """The discriminator that a configuration asks for."""
-    return SequenceDiscriminator(
-        spec.size,
-        config.audio_dim,
-        spec.frames_per_group,
-        config.width,
-        gru=config.kind == "gru",
-        gru_after=config.discriminator_gru_after,
-        spectral=config.spectral_norm,
-    )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import extract
+from pipelines import extract, parallel
 from s2vgan import cluster, ledger
 from s2vgan.demo import Rendered
 from s2vgan.extraction import Options
@@ -47,11 +47,11 @@ def test_a_worker_that_dies_does_not_end_the_job(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    class Dying(extract._Steps):
+    class Dying(parallel._Steps):
         def extract(self, item: dict[str, Any]) -> dict[str, Any]:
             return os._exit(1) if "bad" in item["job"] else super().extract(item)
 
-    monkeypatch.setattr(extract, "_Steps", Dying)
+    monkeypatch.setattr(parallel, "_Steps", Dying)
     monkeypatch.setattr(cluster, "extract_workers", lambda: None)  # as on a joined cluster
     for name in ("good", "bad"):
         frames = talk(face, [n / 30 for n in range(30 + len(name))])
@@ -71,7 +71,7 @@ def test_the_command(talking_head: Rendered, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert sum(ledger.read_dataset(tmp_path / "data").groups.values()) >= 190
-    assert "groups/s" in done.stderr and "WARNING" not in done.stderr + done.stdout
+    assert "groups/s" in done.stderr and "warning" not in (done.stderr + done.stdout).lower()
 
 
 @pytest.mark.ray
@@ -86,3 +86,23 @@ def test_copies_of_a_long_video_are_one(
     assert info == extract.run([str(path)], tmp_path / "loop", workers=0)
     [row] = ledger.read_rows(tmp_path / "ray").values()
     assert row.source.endswith("a.mkv") and not list((tmp_path / "ray").glob("parts/*"))
+
+
+@pytest.mark.ray
+def test_a_join_that_dies_costs_its_video_alone(
+    ray_cluster: None, tmp_path: Path, make_video: MakeVideo, face: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    real = parallel._join
+
+    def dying(stages: Any, job: str, parts: Any) -> str:
+        return os._exit(1) if "bad" in job else real(stages, job, parts)
+
+    monkeypatch.setattr(parallel, "_join", dying)
+    monkeypatch.setattr(parallel, "RETRIES", 0)
+    for name in ("bad", "good"):
+        frames = [(n / 2, face) for n in range(2 * (70 + len(name)))]
+        make_video(f"in/{name}.mkv", frames, impulse(71, 0.5, 16000), fps=2)
+    extract.run([str(tmp_path / "in")], tmp_path / "data", workers=2, span_seconds=60)
+    rows = ledger.read_rows(tmp_path / "data").values()
+    assert {Path(row.source).stem: row.status for row in rows} == {"bad": "failed", "good": "ok"}

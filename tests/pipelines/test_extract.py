@@ -144,3 +144,30 @@ def test_a_disk_that_is_full_ends_no_job(
         assert main(good, "--out", tmp_path / "data") == 2
     assert "No space left" in capsys.readouterr().err
     assert main(good, "--out", tmp_path / "data") == 0
+
+
+def test_what_was_missing_is_forgotten_once_it_is_there(
+    tmp_path: Path, good: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Parts of videos, folders and globs too: nobody names them again as they stand there."""
+    data, path, later = tmp_path / "data", tmp_path / "list.txt", tmp_path / "later.mp4"
+    (tmp_path / "folder").mkdir()
+    path.write_text("in/good.mp4\nlater.mp4 0-0.5\nfolder\nfar/*.mp4\n")
+    assert main(path, "--out", data) == 0
+    assert ledger.read_dataset(data).videos == {"failed": 3, "ok": 1}
+    said = capsys.readouterr().out
+    assert "folder: no video in this folder; check the path." in said
+    assert "later.mp4 0-0.5 s: no such file; check the path." in said
+    later.write_bytes(good.read_bytes())
+    for place in ("folder", "far"):
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / place / "good.mp4").write_bytes(good.read_bytes())
+    assert main(path, "--out", data) == 0
+    assert ledger.read_dataset(data).videos == {"ok": 2}
+
+
+def test_a_missing_url_keeps_its_name(tmp_path: Path, good: Path) -> None:
+    assert main(good, f"file://{tmp_path}/none.mp4", "--out", tmp_path / "data") == 0
+    assert f"file://{tmp_path}/none.mp4" in {
+        row.source for row in ledger.read_rows(tmp_path / "data").values()
+    }

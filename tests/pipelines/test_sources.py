@@ -27,7 +27,7 @@ def test_files_folders_and_globs(tmp_path: Path) -> None:
     assert named(tmp_path / "*.mp4") == (str(a),)
     found = resolve([str(a), str(tmp_path), str(tmp_path / "none.mp4")])
     assert found.videos == tuple(Source(str(path)) for path in (a, b, c))  # each once
-    assert found.missing == (str(tmp_path / "none.mp4"),)
+    assert found.missing == (Source(str(tmp_path / "none.mp4")),)
 
 
 def test_a_glob_gives_videos_and_those_in_folders(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_list(tmp_path: Path) -> None:
     assert [(Path(video.location).name, video.is_link) for video in found.videos] == [
         ("a.mp4", False), ("b#1.mp4", False), ("abc#t=3", True), ("other", True),
     ]  # fmt: skip
-    assert found.missing == ("/none.mp4",)
+    assert found.missing == (Source("/none.mp4"),)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,10 @@ def test_times_of_a_folder_are_those_of_its_videos(tmp_path: Path) -> None:
     path.write_text("in 5-10\nin/*.mp4 5-10\nin/a.mp4 20-30\nin/a.mp4\nnone.mp4 1-2\n")
     found = resolve([str(path)])
     assert found.videos == (Source(a, 5, 10), Source(b, 5, 10), Source(a, 20, 30), Source(a))
-    assert found.missing == (str(tmp_path / "none.mp4"),)
+    assert found.missing == (Source(str(tmp_path / "none.mp4"), 1, 2),)
+    assert found.expanded == (
+        Source(str(tmp_path / "in"), 5, 10), Source(str(tmp_path / "in" / "*.mp4"), 5, 10),
+    )  # fmt: skip
 
 
 def test_a_name_that_looks_like_times_is_a_name(tmp_path: Path) -> None:

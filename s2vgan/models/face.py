@@ -1,0 +1,54 @@
+"""What the generator sides of all kinds of model have in common."""
+
+from torch import Tensor, nn
+
+from s2vgan.config import ModelConfig
+from s2vgan.models.face_codes import FaceCodes
+from s2vgan.spec import GroupSpec
+
+
+class Face(nn.Module):
+    """A generator side: what is trained as G, stored as the model, and made to speak.
+
+    Calling it is one pass of training and gives frames (B, K * T, 3, S, S) in (-1, 1), audio codes
+    (B, K, audio_dim), and predicted mouth codes (B, K, T, MOUTH_DIM) or None.
+
+    Args:
+        config: of the model.
+        spec: of the groups.
+    """
+
+    generator: nn.Module
+
+    def __init__(self, config: ModelConfig, spec: GroupSpec) -> None:
+        super().__init__()
+        self.config, self.spec = config, spec
+        self.codes = FaceCodes(config.pose_dim)
+
+    def fit(self, frames: Tensor) -> None:
+        """Fit what is not trained on (N, 3, S, S) frames of training time in [-1, 1]."""
+        self.codes.fit(frames)
+
+    def lesson(self, audio: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """What a training step uses of B sequences of K groups: all of it, unless a kind says less.
+
+        Args:
+            audio: (B, K, L) windows of speech in [-1, 1].
+            frames: (B, K * T, 3, S, S) in [-1, 1].
+        """
+        return audio, frames
+
+    def speak(self, audio: Tensor, z: Tensor, pose: Tensor, state: Tensor | None = None) -> Tensor:
+        """All frames of K contiguous groups of B sequences.
+
+        Args:
+            audio: (B, K, L) windows of speech in [-1, 1].
+            z: (B, K, z_dim) noise.
+            pose: (B, K, T, pose_dim) pose codes.
+            state: (B, 3, S, S), the last frame before; None at the start. Of no effect where the
+                model does not carry it.
+
+        Returns:
+            (B, K * T, 3, S, S) in (-1, 1).
+        """
+        raise NotImplementedError

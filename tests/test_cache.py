@@ -1,0 +1,110 @@
+import errno
+import multiprocessing
+import os
+import time
+from collections import namedtuple
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from s2vgan import cache
+from s2vgan.errors import DatasetError
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def read(path: Path) -> str | None:
+    file = path / "content"
+    return file.read_text() if file.is_file() else None
+
+
+def write(text: str, path: Path) -> None:
+    (path / "content").write_text(text)
+
+
+def test_an_entry_is_built_once_and_whole_or_not_at_all(folder: Path) -> None:
+    assert cache.fetch("a", 10, read, partial(write, "one")) == "one"
+    assert cache.fetch("a", 10, read, partial(write, "two")) == "one"
+    (folder / "a" / "content").unlink()  # damaged: built anew
+    assert cache.fetch("a", 10, read, partial(write, "two")) == "two"
+
+    def fail(path: Path) -> None:
+        write("half", path)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.fetch("b", 10, read, fail)
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "lock"]
+    assert folder.stat().st_mode & 0o077 == 0  # faces of people
+
+
+def _slow(log: Path, path: Path) -> None:
+    with log.open("a") as file:
+        file.write("built\n")
+    time.sleep(0.5)
+    write("one", path)
+
+
+def _fetch(log: Path) -> str:
+    return cache.fetch("a", 10, read, partial(_slow, log))
+
+
+def test_of_processes_that_want_it_one_builds(folder: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        assert pool.map(_fetch, [log] * 3, chunksize=1) == ["one"] * 3
+    assert log.read_text() == "built\n"
+
+
+def test_what_a_killed_builder_left_goes(folder: Path) -> None:
+    left = folder / "a.0123.tmp"
+    left.mkdir(parents=True)
+    cache.fetch("b", 10, read, partial(write, "one"))
+    assert not left.exists()
+
+
+def test_what_was_not_used_for_longest_makes_room(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "KEPT", 250)
+    for number, name in enumerate("abc"):
+        cache.fetch(name, 100, read, partial(write, "x" * 100))
+        os.utime(folder / name, (number, number))
+        assert (folder / name).is_dir()
+    assert not (folder / "a").exists()
+    cache.fetch("b", 100, read, partial(write, ""))  # used again
+    cache.fetch("d", 100, read, partial(write, "x" * 100))
+    assert sorted(path.name for path in folder.iterdir()) == ["b", "d", "lock"]
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        write("half", path)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DatasetError, match=r"No space left .* set S2VGAN_CACHE"):
+        cache.fetch("a", 10, read, fail)
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+    cache.fetch("old", 10, read, partial(write, "one"))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(100, 95, 5))
+    with pytest.raises(DatasetError, match="0.0 GB of decoded groups .*No space left"):
+        cache.fetch("a", 10, read, partial(write, "one"))
+    assert not (folder / "old").exists()  # it was given up before
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "cache"))
+    with pytest.raises(DatasetError, match=r"file/cache: .* set S2VGAN_CACHE"):
+        cache.fetch("a", 10, read, partial(write, "one"))
