@@ -20,7 +20,6 @@ from s2vgan.spec import GroupSpec
 
 BATCH: Final = 64  # groups in a batch of tensors
 GROUPS: Final = 1024  # in a table
-CHUNK: Final = 512  # groups in a row group, as in our own files
 
 Boxes = list[np.ndarray | None]
 
@@ -103,8 +102,9 @@ class Tables:
         with pq.ParquetWriter(
             self._plain, schema, compression="zstd", compression_level=1
         ) as writer:
-            for start in range(0, GROUPS, CHUNK):
-                some = self._groups[start : start + CHUNK]
+            chunk = groups.rows_per_chunk(self._spec)
+            for start in range(0, GROUPS, chunk):
+                some = self._groups[start : start + chunk]
                 columns: list[Any] = [["video"] * len(some), [group.index for group in some]]
                 for name, kind in kinds.items():
                     values = np.stack([getattr(group, name) for group in some]).reshape(-1)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s2vgan import media, sandbox
+from s2vgan import groups, media, sandbox
 from s2vgan.demo import Rendered
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"
@@ -74,7 +74,7 @@ def test_both_tables_hold_the_same(
     bench: Any, talking_head: Rendered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("_contenders.GROUPS", 100)
-    monkeypatch.setattr("_contenders.CHUNK", 40)
+    monkeypatch.setattr(groups, "CHUNK_BYTES", 40 * 3 * 64 * 64 * 3)  # 40 groups
     batches: list[np.ndarray] = []
     monkeypatch.setattr("torch.tensor", batches.append)
     tables = bench.Tables(talking_head.video, tmp_path, sandbox.direct)

@@ -1,11 +1,13 @@
 """A few crops of a video, evenly over its groups."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from s2vgan import groups
 from s2vgan.errors import DatasetError
 from s2vgan.groups import Group, write_groups
 from s2vgan.samples import read_crops
@@ -44,7 +46,10 @@ def test_the_crops_are_even_over_the_groups(tmp_path: Path) -> None:
     assert len(read_crops(tmp_path, "v", SPEC, 5000).frames) == 1200
 
 
-def test_only_the_pieces_that_are_needed_are_read(tmp_path: Path) -> None:
+def test_only_the_pieces_that_are_needed_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "CHUNK_BYTES", 512 * math.prod(SPEC.frame_shape))
     write_groups(tmp_path, "v", noise(1200), SPEC)
     path = tmp_path / "groups/v.parquet"
     frames = pq.ParquetFile(path).metadata.row_group(1).column(3)
