@@ -14,8 +14,9 @@ import torch
 from cv2.data import haarcascades
 
 from s2vgan import extraction, groups, media
-from s2vgan.extraction import Call, Options
+from s2vgan.extraction import Call
 from s2vgan.faces import FaceTracker, iou
+from s2vgan.known import Options
 from s2vgan.spec import GroupSpec
 
 BATCH: Final = 64  # groups in a batch of tensors

@@ -46,7 +46,8 @@ from _report import report
 
 from pipelines import extract as pipeline
 from s2vgan import extraction
-from s2vgan.extraction import Call, Options
+from s2vgan.extraction import Call
+from s2vgan.known import Options
 from s2vgan.sandbox import Sandbox
 
 SECONDS: Final = 10  # of the enlarged videos

@@ -42,8 +42,8 @@ from _report import report
 from s2vgan import demo, extraction, groups, ledger
 from s2vgan.config import Config
 from s2vgan.dataset import GroupDataset
-from s2vgan.extraction import Options
 from s2vgan.groups import Group
+from s2vgan.known import Options
 from s2vgan.ledger import LedgerRow
 from s2vgan.loading import Loader
 from s2vgan.spec import GroupSpec

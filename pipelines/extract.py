@@ -8,7 +8,6 @@ span of a long one, and hands back what it counted. What is done already is not 
 
 import argparse
 import contextlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,9 +19,9 @@ from pipelines.parallel import ray_rows
 from pipelines.progress import Progress
 from pipelines.sources import resolve
 from pipelines.stages import Stages
-from s2vgan import extraction, ledger, overview, source, storage
+from s2vgan import extraction, known, ledger, overview, source, storage
 from s2vgan.errors import S2VError, SourceError
-from s2vgan.extraction import Options
+from s2vgan.known import Options
 from s2vgan.ledger import DatasetInfo, LedgerRow
 from s2vgan.source import Source
 from s2vgan.spec import CropMode, FaceChoice, GroupSpec
@@ -57,25 +56,25 @@ def run(
     """
     options, policy = options or Options(), policy or Policy()
     data = str(data) if "://" in str(data) else str(Path(data).absolute())
-    extraction.check_spec(data, options.spec)
+    known.check_spec(data, options.spec)
     found = resolve(sources)
     storage.make(data)
-    extraction.tidy(data, options)  # what a killed job left may fill the disk
-    known = extraction.Known(data, options)
+    known.tidy(data, options)  # what a killed job left may fill the disk
+    catalogue = known.Known(data, options)
     stages = Stages(data, options, str(Path(videos).absolute()), policy, span_seconds)
 
     done: dict[str, LedgerRow] = {}  # by id: a copy is the same video
     todo: list[Source] = []
     for video in found.videos:
-        row = known.find(video, None if video.is_link else video.location)
+        row = catalogue.find(video, None if video.is_link else video.location)
         if row is None:
             todo.append(video)
         else:
-            known.forget_failure(video)
+            catalogue.forget_failure(video)
             done[row.video_id] = row
     todo = _without_copies(todo)
     for named in found.expanded:
-        known.forget_failure(named)
+        catalogue.forget_failure(named)
     fresh: dict[str, LedgerRow] = {}
     for named in found.missing:
         what = "no video in this folder" if Path(named.location).is_dir() else "no such file"
@@ -90,7 +89,8 @@ def run(
             bar.video()
             if row.video_id not in done:
                 fresh[row.video_id] = row
-    extraction.tidy(data, options)  # workers of a killed job may have ended only now
+                catalogue.forget_replaced(row, done)
+    known.tidy(data, options)  # workers of a killed job may have ended only now
     print(overview.summary([*done.values()], [*fresh.values()]))
 
     everything = [*done.values(), *fresh.values()]
@@ -111,7 +111,7 @@ def _without_copies(videos: Sequence[Source]) -> list[Source]:
     alike: dict[tuple[int, float, float | None], list[Source]] = {}
     for video in videos:
         if "://" not in video.location:
-            key = (os.path.getsize(video.location), video.start, video.end)
+            key = (known.stat(video.location)[0], video.start, video.end)
             alike.setdefault(key, []).append(video)
     copies: set[Source] = set()
     for some in alike.values():

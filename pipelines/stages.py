@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from pipelines import download
 from pipelines.download import Policy
-from s2vgan import extraction
+from s2vgan import extraction, known
 from s2vgan.errors import DatasetError, SourceError
-from s2vgan.extraction import Job, Options
+from s2vgan.extraction import Job
+from s2vgan.known import Options
 from s2vgan.ledger import LedgerRow
 from s2vgan.sandbox import Sandbox
 from s2vgan.source import Source
@@ -74,9 +75,9 @@ class Stages:
 
     def failure(self, video: Source, reason: str) -> LedgerRow:
         """A row that says why; written if that is possible (the disk may be full)."""
-        row = extraction.failed_row(video, self.options, reason)
+        row = known.failed_row(video, self.options, reason)
         try:
-            extraction.record(row, self.data)
+            known.record(row, self.data)
         except OSError:
             return row
         return row

@@ -8,44 +8,26 @@ child process with limits (:class:`s2vgan.sandbox.Sandbox`).
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow.fs as pafs
-
-from s2vgan import groups, ledger, media, source, spans, storage
+from s2vgan import groups, known, ledger, media, source, spans, storage
 from s2vgan.errors import DatasetError, S2VError, SourceError
 from s2vgan.groups import Group
+from s2vgan.known import Options
 from s2vgan.ledger import LedgerRow, Status
 from s2vgan.sandbox import direct
 from s2vgan.source import Source
-from s2vgan.spec import FaceChoice, GroupSpec
+from s2vgan.spec import GroupSpec
 
-EXTRACTOR: Final = "2"  # raise it when the same video gives other groups than before
 SPAN_SECONDS: Final = 600  # one task; shorter spans read the sound before them more often
-FINAL: Final = ("ok", "empty", "rejected")  # not tried again while nothing has changed
 
 Call = Callable[..., Any]  # (function's name, arguments) -> result, all plain JSON values
-
-
-@dataclass(frozen=True)
-class Options:
-    """What decides the groups of a video beside its content.
-
-    Attributes:
-        spec: of the groups.
-        face: which face to follow where there are several.
-    """
-
-    spec: GroupSpec = GroupSpec()
-    face: FaceChoice = "largest"
 
 
 @dataclass(frozen=True)
@@ -77,7 +59,7 @@ class Job:
         """Name of the groups file of a part; of a video of one part, it is the video's."""
         if len(self.spans) == 1:
             return f"groups/{self.row.video_id}.parquet"
-        return f"{_parts(self.row)}/{self.spans[number][0]}.parquet"
+        return f"{known.parts_folder(self.row)}/{self.spans[number][0]}.parquet"
 
 
 def extract_video(
@@ -108,156 +90,13 @@ def extract_video(
         DatasetError: if the dataset is of another spec.
         OSError: if the dataset cannot be written.
     """
-    check_spec(data, options.spec)
+    known.check_spec(data, options.spec)
     some = Source(video) if isinstance(video, str) else video
     taken = begin(some, some.location, data, options, call, span_seconds)
     if isinstance(taken, LedgerRow):
         return taken
     parts = [extract_part(taken, number, data, options, call) for number in range(len(taken.spans))]
     return finish(taken, parts, data, options)
-
-
-def check_spec(data: str | Path, spec: GroupSpec) -> None:
-    """Make sure that a dataset, if there is one, is of this spec.
-
-    Raises:
-        DatasetError: if it is not (it names the fields that differ), or ``data`` is a file.
-    """
-    filesystem, root = storage.open_url(data)
-    if filesystem.get_file_info(root).type == pafs.FileType.File:
-        raise DatasetError(f"{data}: is a file; give a folder.")
-    if ledger.has_dataset(data):
-        specs = [ledger.read_dataset(data).spec.to_dict()]
-    else:  # a job that was killed leaves rows only, which have to fit in the end
-        specs = [row.spec for row in ledger.read_rows(data).values() if row.status == "ok"]
-    for found in specs:
-        differ = [
-            f"{name} {found.get(name)} (asked for: {value})"
-            for name, value in spec.to_dict().items()
-            if found.get(name) != value
-        ]
-        if differ:
-            raise DatasetError(
-                f"{data}: this dataset has {', '.join(differ)}; use another folder, or the same "
-                "values."
-            )
-
-
-# What is done already.
-
-
-class Known:
-    """The videos of a dataset that need no work, found without reading them where possible."""
-
-    def __init__(self, data: str | Path, options: Options) -> None:
-        self._data = data
-        found = ledger.read_rows(data)
-        self._all_ids = set(found)
-        sizes = storage.sizes(data, "groups")  # one request, where a file is one as well
-        rows = [
-            row
-            for row in found.values()
-            if _is_done(row, options, sizes.get(f"{row.video_id}.parquet", 0))
-        ]
-        self._rows = {(row.source, row.start, row.end): row for row in rows}
-        self._sizes = {row.size for row in rows}
-        self._ids = {row.video_id: row for row in rows}
-
-    def find(self, video: Source, path: str | None) -> LedgerRow | None:
-        """The row of a video, if it is done and has not changed since.
-
-        A file of the same size and time as before is taken for the same; so is a link that was
-        extracted. A file that was moved or copied is known by its content.
-
-        Args:
-            video: as the user named it.
-            path: the file or URL that holds it; None for a link that was not downloaded.
-        """
-        row = self._rows.get((video.location, video.start, video.end))
-        if path is None:
-            return row
-        size, modified = _stat(path)
-        if row is not None and (row.size, row.modified) == (size, modified) and modified:
-            return row
-        if size not in self._sizes or "://" in path:
-            return None
-        try:
-            row = self._ids.get(video_id(source.sha256(Path(path)), video))
-        except SourceError:
-            return None
-        return None if row is None else _renewed(row, video, modified, self._data)
-
-    def forget_failure(self, video: Source) -> None:
-        """As :func:`forget_failure`; costs nothing where there is nothing to forget."""
-        if missing_id(video) in self._all_ids:
-            forget_failure(video, self._data)
-
-
-def _is_done(row: LedgerRow, options: Options, size: int) -> bool:
-    """Whether a row is the last word on a video whose groups file has ``size`` bytes."""
-    same = (row.extractor, row.spec, row.face) == (
-        EXTRACTOR,
-        options.spec.to_dict(),
-        options.face,
-    )
-    if not same or row.status not in FINAL:
-        return False
-    return row.status != "ok" or size == row.groups_size
-
-
-def _renewed(row: LedgerRow, video: Source, modified: int, data: str | Path) -> LedgerRow:
-    """The row of a file that was touched or moved, written so that it need not be read again."""
-    if row.source != video.location and ("://" in row.source or os.path.exists(row.source)):
-        return row  # a copy
-    row = dataclasses.replace(row, source=video.location, modified=modified)
-    ledger.write_row(data, row)
-    return row
-
-
-def tidy(data: str | Path, options: Options) -> None:
-    """Remove what killed jobs left: files half written, and the parts of videos that are done."""
-    for name in storage.names(data, "parts", ""):
-        row = _done_before(name, data, options)
-        if row is not None:
-            storage.remove_folder(data, _parts(row))
-    storage.sweep(data, "groups", "ledger", "parts")
-
-
-def _done_before(some_id: str, data: str | Path, options: Options) -> LedgerRow | None:
-    """The row of a video if that is done."""
-    row = ledger.read_row(data, some_id)
-    done = row is not None and _is_done(row, options, groups.size_of(data, some_id))
-    return row if done else None
-
-
-def _stat(path: str) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns; 0 where it is not known."""
-    try:
-        if "://" not in path:  # whose name may be no UTF-8, which Arrow wants
-            found = os.stat(path)
-            return found.st_size, found.st_mtime_ns
-        filesystem, inner = storage.open_url(path)
-        info = filesystem.get_file_info(inner)
-    except (DatasetError, OSError):
-        return 0, 0
-    return info.size or 0, info.mtime_ns or 0
-
-
-def video_id(digest: str, video: Source) -> str:
-    """Id of a video with this SHA-256; a part of one has its milliseconds in its id."""
-    if not video.part:
-        return digest[:16]
-    end = "" if video.end is None else round(1000 * video.end)
-    return f"{digest[:16]}-{round(1000 * video.start)}-{end}"
-
-
-def missing_id(video: Source) -> str:
-    """Id of a video whose content could not be had, made from its name."""
-    name = f"{video.location}{video.part}".encode(errors="surrogateescape")
-    return "src-" + hashlib.sha256(name).hexdigest()[:16]
-
-
-# The three steps.
 
 
 def begin(
@@ -285,7 +124,7 @@ def begin(
         with source.local(path) as file:
             taken = _take_up(video, path, file, data, options, call)
     except SourceError as error:
-        return record(failed_row(video, options, str(error)), data)
+        return known.record(known.failed_row(video, options, str(error)), data)
     if isinstance(taken, LedgerRow):
         return taken
     row, found = taken
@@ -296,17 +135,17 @@ def _take_up(
     video: Source, path: str, file: Path, data: str | Path, options: Options, call: Call
 ) -> tuple[LedgerRow, dict[str, Any]] | LedgerRow:
     """A row to complete and what the probe found; or the row if there is nothing to do."""
-    size, modified = _stat(path)  # before its content, so that a change from now on is seen
+    size, modified = known.stat(path)  # before its content, so that a change from now on is seen
     digest = source.sha256(file)
     row = LedgerRow(
-        video_id(digest, video), "failed", video.location, sha256=digest, size=size,
+        known.video_id(digest, video), "failed", video.location, sha256=digest, size=size,
         modified=modified, start=video.start, end=video.end, face=options.face,
-        extractor=EXTRACTOR, spec=options.spec.to_dict(),
+        extractor=known.EXTRACTOR, spec=options.spec.to_dict(),
     )  # fmt: skip
-    forget_failure(video, data)
-    before = _done_before(row.video_id, data, options)
+    known.forget_failure(video, data)
+    before = known.done_before(row.video_id, data, options)
     if before is not None:
-        return _renewed(before, video, modified, data)
+        return known.renewed(before, video, modified, data)
     try:
         found = call("s2vgan.spans:inspect", str(file.absolute()))
     except SourceError as error:
@@ -342,8 +181,8 @@ def extract_part(
         What :func:`s2vgan.spans.extract_span` found; or ``status`` and ``reason`` if it could not.
     """
     first, stop = job.spans[number]
-    name = f"{_parts(job.row)}/{first}.json"
-    asked = [EXTRACTOR, options.spec.to_dict(), options.face, stop]
+    name = f"{known.parts_folder(job.row)}/{first}.json"
+    asked = [known.EXTRACTOR, options.spec.to_dict(), options.face, stop]
     if len(job.spans) > 1 and storage.exists(data, name):
         with contextlib.suppress(FileNotFoundError, ValueError, KeyError):  # gone, or torn
             done = dict(json.loads(storage.read(data, name)))
@@ -387,7 +226,7 @@ def finish(
         data: the dataset's folder or URL.
         options: what a group holds.
     """
-    before = _done_before(job.row.video_id, data, options)
+    before = known.done_before(job.row.video_id, data, options)
     if before is not None:
         return before  # a copy of the video, in another task, was faster
     spec, row = options.spec, job.row
@@ -414,7 +253,7 @@ def finish(
         try:
             written = groups.write_groups(data, row.video_id, _joined(job, parts, data, spec), spec)
         except (DatasetError, KeyError, ValueError):  # next time, all parts are made anew
-            storage.remove_folder(data, _parts(row))
+            storage.remove_folder(data, known.parts_folder(row))
             return give_up("failed", "a part of it in parts/ is damaged or gone; extract it again.")
         digest, length = written.sha256, written.size
     dropped: Counter[str] = Counter()
@@ -435,8 +274,8 @@ def finish(
         },
     )
     if row.groups:
-        return record(dataclasses.replace(row, status="ok"), data)
-    return record(dataclasses.replace(row, status="empty", reason=_why_empty(row)), data)
+        return known.record(dataclasses.replace(row, status="ok"), data)
+    return known.record(dataclasses.replace(row, status="empty", reason=_why_empty(row)), data)
 
 
 def _joined(
@@ -450,52 +289,25 @@ def _joined(
         before += part["segments"]
 
 
-def failed_row(video: Source, options: Options, reason: str) -> LedgerRow:
-    """The row of a video whose content could not be had; its id is made from its name."""
-    return LedgerRow(
-        missing_id(video), "failed", video.location,
-        reason.removeprefix(f"{video.location}: "), start=video.start, end=video.end,
-        face=options.face, extractor=EXTRACTOR, spec=options.spec.to_dict(),
-    )  # fmt: skip
-
-
-def forget_failure(video: Source, data: str | Path) -> None:
-    """Remove the row of :func:`failed_row`, if any: the content could be had this time."""
-    ledger.remove(data, missing_id(video))
-
-
 def _has_changed(path: str, row: LedgerRow) -> bool:
     """Whether a file is no longer what was hashed: still being copied, replaced or gone."""
-    return (row.size, row.modified) != _stat(path)
+    return (row.size, row.modified) != known.stat(path)
 
 
 def _give_up(
     row: LedgerRow, path: str, data: str | Path, options: Options, status: Status, reason: str
 ) -> LedgerRow:
     """Record why a video gave nothing; groups of an earlier run go."""
-    before = _done_before(row.video_id, data, options)
+    before = known.done_before(row.video_id, data, options)
     if before is not None:
         return before  # another job was faster, and took the parts away
     if _has_changed(path, row):  # nobody knows what was decoded, so its id is of no content
         ledger.remove(data, row.video_id)
-        storage.remove_folder(data, _parts(row))
-        changed = failed_row(Source(row.source, row.start, row.end), options, _CHANGED)
-        return record(changed, data)
+        storage.remove_folder(data, known.parts_folder(row))
+        changed = known.failed_row(Source(row.source, row.start, row.end), options, _CHANGED)
+        return known.record(changed, data)
     storage.remove(data, f"groups/{row.video_id}.parquet")
-    return record(dataclasses.replace(row, status=status, reason=reason), data)
-
-
-def record(row: LedgerRow, data: str | Path) -> LedgerRow:
-    """Write a ledger row; parts of a video that is done with go."""
-    ledger.write_row(data, row)
-    if row.status in FINAL:
-        storage.remove_folder(data, _parts(row))
-    return row
-
-
-def _parts(row: LedgerRow) -> str:
-    """Where the parts of a video wait for the others, below the dataset's folder."""
-    return f"parts/{row.video_id}"
+    return known.record(dataclasses.replace(row, status=status, reason=reason), data)
 
 
 def _about(error: Exception, path: Path) -> str:

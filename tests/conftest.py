@@ -12,8 +12,8 @@ import pytest
 
 from s2vgan import cluster, demo, extraction, groups, ledger
 from s2vgan.demo import Rendered
-from s2vgan.extraction import Options
 from s2vgan.groups import Group
+from s2vgan.known import Options
 from s2vgan.ledger import LedgerRow
 from s2vgan.spec import GroupSpec
 

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s2vgan import extraction, groups, ledger, sandbox, source, spans
+from s2vgan import extraction, groups, known, ledger, sandbox, source, spans
 from s2vgan.errors import DatasetError, SourceError
-from s2vgan.extraction import Known, Options, extract_video
+from s2vgan.extraction import extract_video
+from s2vgan.known import Known, Options
 from s2vgan.ledger import LedgerRow
 from s2vgan.source import Source
 from s2vgan.spec import GroupSpec
@@ -178,7 +179,7 @@ def test_what_is_done_is_not_done_again(
         assert extract_video(str(path), data, OPTIONS).status == "ok"
         assert groups.size_of(data, first[0].video_id) == first[0].groups_size
     assert extract_video(str(path), data, Options(face="central")).face == "central"
-    monkeypatch.setattr(extraction, "EXTRACTOR", "next")
+    monkeypatch.setattr(known, "EXTRACTOR", "next")
     assert extract_video(str(path), data, OPTIONS).extractor == "next"
     make_video("x.mp4", talk(face, times[:20]), impulse(1.1, 0.5, 16000))
     assert extract_video(str(path), data, OPTIONS).video_id != first[0].video_id
@@ -221,7 +222,7 @@ def test_a_video_found_unfit_in_the_middle_is_rejected(
     before = extract_video(str(path), data, OPTIONS)
     assert before.status == "ok" and groups.size_of(data, before.video_id)
 
-    monkeypatch.setattr(extraction, "EXTRACTOR", "next")
+    monkeypatch.setattr(known, "EXTRACTOR", "next")
     monkeypatch.setattr(spans.media, "MAX_SECONDS", 0.5)
     row = extract_video(str(path), data, OPTIONS)
     assert (row.video_id, row.status) == (before.video_id, "rejected")
@@ -254,7 +255,7 @@ def test_another_spec_is_refused_before_there_is_a_dataset(
     path = make_video("x.mp4", talk(face, [n / 30 for n in range(30)]), impulse(1.1, 0.5, 16000))
     assert extract_video(str(path), tmp_path / "data", OPTIONS).status == "ok"
     with pytest.raises(DatasetError, match=r"size 64 \(asked for: 96\)"):
-        extraction.check_spec(tmp_path / "data", GroupSpec(size=96))
+        known.check_spec(tmp_path / "data", GroupSpec(size=96))
 
 
 def test_a_url_is_a_source(tmp_path: Path, make_video: MakeVideo, face: np.ndarray) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from s2vgan import media, spans
 from s2vgan.errors import SourceError
-from s2vgan.extraction import Options, extract_video
+from s2vgan.extraction import extract_video
+from s2vgan.known import Options
 from s2vgan.spec import GroupSpec
 from tests.conftest import MakeVideo
 from tests.test_media import impulse

@@ -26,7 +26,7 @@ import pytest
 from pipelines import extract, stages
 from s2vgan import sandbox, source, spans, storage
 from s2vgan.demo import Rendered
-from s2vgan.extraction import Options
+from s2vgan.known import Options
 from s2vgan.ledger import LedgerRow
 from s2vgan.spec import GroupSpec
 from tests.conftest import MakeVideo

@@ -12,7 +12,7 @@ import pytest
 from pipelines import extract, parallel
 from s2vgan import cluster, ledger
 from s2vgan.demo import Rendered
-from s2vgan.extraction import Options
+from s2vgan.known import Options
 from tests.conftest import MakeVideo
 from tests.test_extraction import talk
 from tests.test_media import impulse

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow.fs as pafs
 import pytest
 
-from pipelines import extract
+from pipelines import extract, stages
 from s2vgan import extraction, ledger, overview, storage
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import S2VError
-from s2vgan.extraction import Known, Options
+from s2vgan.known import Known, Options
 from s2vgan.source import Source
 from s2vgan.spec import GroupSpec
 from tests.conftest import MakeVideo
@@ -61,6 +61,7 @@ def endpoint() -> Iterator[str]:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-the-test")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        stages.child().close()  # one that another test has started does not know them
         host, port = running.get_host_and_port()
         yield f"{host}:{port}"
     running.stop()

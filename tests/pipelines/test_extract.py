@@ -171,3 +171,22 @@ def test_a_missing_url_keeps_its_name(tmp_path: Path, good: Path) -> None:
     assert f"file://{tmp_path}/none.mp4" in {
         row.source for row in ledger.read_rows(tmp_path / "data").values()
     }
+
+
+def test_a_source_with_new_content_replaces_the_old(
+    tmp_path: Path, good: Path, make_video: MakeVideo, face: np.ndarray
+) -> None:
+    """Unless the old content is still there under another name."""
+    data = tmp_path / "data"
+    assert main(good.parent, "--out", data) == 0
+    [old] = ledger.read_rows(data)
+    frames = talk(face, [n / 30 for n in range(45)])
+    make_video("in/good.mp4", frames, impulse(1.6, 0.5, 16000))
+    assert main(good.parent, "--out", data) == 0
+    [new] = ledger.read_rows(data)
+    assert new != old and ledger.read_dataset(data).groups == {new: 15}
+
+    (good.parent / "copy.mp4").write_bytes(good.read_bytes())
+    good.write_bytes(b"no video any more")
+    assert main(good.parent, "--out", data) == 0
+    assert ledger.read_dataset(data).groups == {new: 15}

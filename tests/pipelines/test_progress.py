@@ -4,7 +4,8 @@ import pytest
 
 from pipelines.progress import Progress
 from pipelines.stages import Stages
-from s2vgan.extraction import Job, Options
+from s2vgan.extraction import Job
+from s2vgan.known import Options
 from s2vgan.ledger import LedgerRow
 from s2vgan.source import Source
 
