@@ -53,7 +53,7 @@ class Files(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(audio[None].astype(np.float32) / 32768), pixels / 127.5 - 1
 
 
-def plain_step(folder: Path, spec: GroupSpec, config: Config) -> Callable[[], None]:
+def plain_step(folder: Path, spec: GroupSpec, config: Config) -> Callable[[], tuple[float, float]]:
     """The loop's next step: D on real and generated groups, then G, by binary cross entropy.
 
     Args:
@@ -70,7 +70,7 @@ def plain_step(folder: Path, spec: GroupSpec, config: Config) -> Callable[[], No
     loader = DataLoader(Files(folder, spec), config.train.batch, shuffle=True, drop_last=True)
     batches = iter(loader)
 
-    def step() -> None:
+    def step() -> tuple[float, float]:
         nonlocal batches
         try:
             audio, real = next(batches)
@@ -91,5 +91,6 @@ def plain_step(folder: Path, spec: GroupSpec, config: Config) -> Callable[[], No
         opt_g.zero_grad()
         loss_g.backward()
         opt_g.step()
+        return loss_d.item(), loss_g.item()
 
     return step

@@ -40,6 +40,7 @@ from _plain import plain_step, write_files
 from _report import report
 
 from s2vgan import demo, extraction, groups, ledger
+from s2vgan.batches import Reading, Sampler
 from s2vgan.config import Config
 from s2vgan.dataset import GroupDataset
 from s2vgan.groups import Group
@@ -47,7 +48,7 @@ from s2vgan.known import Options
 from s2vgan.ledger import LedgerRow
 from s2vgan.loading import Loader
 from s2vgan.spec import GroupSpec
-from s2vgan.training import Reading, Sampler, TrainState, fit_face, train_step
+from s2vgan.training import TrainState, fit_face, train_step
 
 CONF: Final = Path(__file__).resolve().parents[1] / "conf"
 SMALL, MINUTES_5, LARGE, QUICK = 1_000, 3_000, 100_000, 10_000  # groups
@@ -167,7 +168,7 @@ class Ours:
         self._batches.close()
 
 
-def rounds(count: int, **contenders: Callable[[], None]) -> dict[str, float]:
+def rounds(count: int, **contenders: Callable[[], object]) -> dict[str, float]:
     """Median seconds of contenders that take turns, after one round that does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(count + 1):

@@ -194,21 +194,18 @@ def iterate_groups(data: str | Path, file: str, spec: GroupSpec) -> Iterator[Gro
     """The groups of one file one after another; memory stays bounded.
 
     Raises:
-        DatasetError: if the file is missing or torn.
+        DatasetError: if the file is missing, torn or of another spec.
     """
-    filesystem, root = storage.open_url(data)
-    try:
-        with filesystem.open_input_file(f"{root}/{file}") as stream:
-            parquet = pq.ParquetFile(stream)
-            for number in range(parquet.num_row_groups):
-                table = parquet.read_row_group(number)
-                frames, audio = decode_frames(table, spec), decode_audio(table, spec)
-                boxes = np.asarray(table["boxes"].to_pylist(), np.int16)
-                boxes = boxes.reshape(-1, spec.frames_per_group, 4)
-                segments, indices = table["segment"].to_pylist(), table["index"].to_pylist()
-                yield from map(Group, segments, indices, frames, audio, boxes)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DatasetError(f"{data}/{file}: cannot be read ({error}); extract it again.") from error
+    with _opened(data, file) as (found, parquet):
+        if found != spec:
+            raise DatasetError(f"{data}/{file}: has another spec ({found}); extract it again.")
+        for number in range(parquet.num_row_groups):
+            table = parquet.read_row_group(number)
+            frames, audio = decode_frames(table, spec), decode_audio(table, spec)
+            boxes = np.asarray(table["boxes"].to_pylist(), np.int16)
+            boxes = boxes.reshape(-1, spec.frames_per_group, 4)
+            segments, indices = table["segment"].to_pylist(), table["index"].to_pylist()
+            yield from map(Group, segments, indices, frames, audio, boxes)
 
 
 def read_groups(data: str | Path, video_id: str) -> tuple[GroupSpec, pa.Table]:
@@ -217,7 +214,7 @@ def read_groups(data: str | Path, video_id: str) -> tuple[GroupSpec, pa.Table]:
     Raises:
         DatasetError: if the file is missing, torn or not a groups file.
     """
-    with _opened(data, video_id) as (spec, parquet):
+    with _opened(data, f"groups/{video_id}.parquet") as (spec, parquet):
         return spec, parquet.read()
 
 
@@ -227,7 +224,7 @@ def inspect(data: str | Path, video_id: str) -> tuple[GroupSpec, int]:
     Raises:
         DatasetError: if the file is missing, torn or not a groups file.
     """
-    with _opened(data, video_id) as (spec, parquet):
+    with _opened(data, f"groups/{video_id}.parquet") as (spec, parquet):
         return spec, parquet.metadata.num_rows
 
 
@@ -254,7 +251,7 @@ def read_chunks(data: str | Path, video_id: str) -> Iterator[Chunk]:
     Raises:
         DatasetError: if the file is missing, torn or not a groups file.
     """
-    with _opened(data, video_id) as (spec, parquet):
+    with _opened(data, f"groups/{video_id}.parquet") as (spec, parquet):
         for batch in parquet.iter_batches(rows_per_chunk(spec)):
             part = pa.Table.from_batches([batch])
             places = part["segment"].to_numpy(), part["index"].to_numpy()
@@ -262,9 +259,9 @@ def read_chunks(data: str | Path, video_id: str) -> Iterator[Chunk]:
 
 
 @contextlib.contextmanager
-def _opened(data: str | Path, video_id: str) -> Iterator[tuple[GroupSpec, pq.ParquetFile]]:
+def _opened(data: str | Path, file: str) -> Iterator[tuple[GroupSpec, pq.ParquetFile]]:
     filesystem, root = storage.open_url(data)
-    path = f"{root}/groups/{video_id}.parquet"
+    path = f"{root}/{file}"
     try:
         with filesystem.open_input_file(path) as stream:
             parquet = pq.ParquetFile(stream)

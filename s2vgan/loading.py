@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from s2vgan.batches import Batch, Reading, Sampler
 from s2vgan.config import Config
 from s2vgan.dataset import GroupDataset
-from s2vgan.training import Batch, Reading, Sampler
 
 
 class Loader:

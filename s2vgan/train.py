@@ -15,6 +15,7 @@ import torch
 from torch import distributed
 
 from s2vgan import cluster
+from s2vgan.batches import Sampler
 from s2vgan.book import CHECKPOINTS, RUN_FILE, RunBook, read_run
 from s2vgan.checkpoints import load_checkpoint
 from s2vgan.config import Config
@@ -27,7 +28,7 @@ from s2vgan.models import build_face
 from s2vgan.progress import TrainingProgress
 from s2vgan.runlog import METRICS
 from s2vgan.tracking import Tracker, tracking_uri
-from s2vgan.training import Sampler, TrainState, fit_face, pretrain_audio, train_step
+from s2vgan.training import TrainState, fit_face, pretrain_audio, train_step
 from s2vgan.validation import validation_rows
 
 LOG_EVERY = 10  # steps between lines of the log; the workers also agree here whether to stop

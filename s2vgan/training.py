@@ -2,8 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from s2vgan.config import Config, TrainConfig
+from s2vgan.batches import Batch, layout
+from s2vgan.config import Config
 from s2vgan.dataset import GroupDataset
-from s2vgan.errors import DatasetError
 from s2vgan.losses import (
     BOUNDARY,
     adversarial_loss,
@@ -29,148 +28,6 @@ from s2vgan.spec import GroupSpec
 FIT_FRAMES = 1500  # frames of training time that the face codes are fitted on
 PRETRAIN_BATCH = 64  # windows; the audio encoder alone is cheap
 PRETRAIN_RATE = 1e-3
-BALANCE = 0.5  # 1: videos count by their length; 0: all videos count the same
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's work of one rank: B sequences of K groups.
-
-    Attributes:
-        audio: (B, K, L) float32 windows of speech in [-1, 1).
-        frames: (B, K * T, 3, S, S) float32 in [-1, 1].
-    """
-
-    audio: Tensor
-    frames: Tensor
-
-    @classmethod
-    def gather(
-        cls, dataset: GroupDataset, rows: np.ndarray, config: Config, device: torch.device
-    ) -> "Batch":
-        """The batch of (B, K) dataset rows."""
-        return Reading.of(dataset, rows, config, device).batch(device)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """What a batch is made of, read from the dataset and not on its device yet.
-
-    Attributes:
-        audio: as in the batch.
-        frames: (B, K, T, S, S, 3) uint8.
-    """
-
-    audio: Tensor
-    frames: Tensor
-
-    @classmethod
-    def of(
-        cls, dataset: GroupDataset, rows: np.ndarray, config: Config, device: torch.device
-    ) -> "Reading":
-        """Read (B, K) dataset rows, into pinned memory where the batch is to be on a GPU."""
-        model = config.model
-        audio = torch.from_numpy(dataset.windows(rows, model.audio_past, model.audio_ahead))
-        frames = torch.from_numpy(dataset.frames[rows])
-        if device.type == "cuda":
-            audio, frames = audio.pin_memory(), frames.pin_memory()
-        return cls(audio, frames)
-
-    def batch(self, device: torch.device) -> Batch:
-        """The batch on its device."""
-        audio = self.audio.to(device, non_blocking=True)
-        frames = self.frames.to(device, non_blocking=True).flatten(1, 2).movedim(-1, 2)
-        if layout(device) == torch.contiguous_format:
-            frames = frames.contiguous()
-        return Batch(audio, frames.float() / 127.5 - 1)
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """Which sequences each step trains on: a shuffled pass after another, without any state.
-
-    A video's part of a pass goes with its length to the power of BALANCE, so that one long video
-    does not drown many short ones. A pass over one video, or over videos of one length, holds each
-    sequence once.
-
-    Attributes:
-        sequences: (M, K) rows of the dataset, video after video.
-        batch: sequences a step over all ranks.
-        seed: of the shuffles.
-        video: (M,) number of each sequence's video; by default all are of one.
-    """
-
-    sequences: np.ndarray
-    batch: int
-    seed: int
-    video: np.ndarray | None = None
-    _passes: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if len(self.sequences) < self.batch:
-            raise DatasetError(
-                f"the training time holds {len(self.sequences)} sequences of "
-                f"{self.sequences.shape[1]} groups, fewer than one batch of {self.batch}: lower "
-                "train.batch or extract more video."
-            )
-
-    @classmethod
-    def over(cls, dataset: GroupDataset, rows: np.ndarray, train: TrainConfig) -> "Sampler":
-        """Of all sequences of the training time ``rows``, or of one in each stride.
-
-        The seconds of a video are cut into strides; of each it is the sequence whose first group
-        holds the middle. Which they are depends on the dataset alone: a resumed run finds the same.
-        """
-        sequences, spec = dataset.sequences(rows, train.sequence), dataset.spec
-        if train.stride:
-            first = dataset.index[sequences[:, 0]]
-            edges = np.stack([first, first + 1]) * spec.samples_per_group / spec.sample_rate
-            start, end = np.ceil(edges / train.stride - 0.5)  # middles before each edge
-            sequences = sequences[end > start]
-        video = dataset.video[sequences[:, 0]]
-        return cls(sequences, train.batch // train.sequence, train.seed, video)
-
-    def rows(self, step: int, rank: int, world: int) -> np.ndarray:
-        """(batch / world, K) rows of a step's share."""
-        share = self.batch // world
-        positions = step * self.batch + rank * share + np.arange(share)
-        epochs, places = np.divmod(positions, self._quotas.sum())
-        chosen = np.empty(share, np.int64)
-        for epoch in np.unique(epochs):
-            chosen[epochs == epoch] = self._pass(int(epoch))[places[epochs == epoch]]
-        return self.sequences[chosen]
-
-    @cached_property
-    def _lengths(self) -> np.ndarray:
-        """(V,) sequences of each video that has any."""
-        if self.video is None:
-            return np.array([len(self.sequences)])
-        return np.unique_counts(self.video).counts
-
-    @cached_property
-    def _quotas(self) -> np.ndarray:
-        """(V,) sequences of each video in a pass; about M in all."""
-        weights = self._lengths**BALANCE
-        return np.rint(len(self.sequences) * weights / weights.sum()).astype(np.int64).clip(1)
-
-    def _pass(self, epoch: int) -> np.ndarray:
-        """Places in ``sequences``, in the order of a pass; kept, since shuffling takes time."""
-        if epoch not in self._passes:
-            parts = []
-            starts = np.cumsum(self._lengths) - self._lengths
-            for number, (start, length, quota) in enumerate(
-                zip(starts, self._lengths, self._quotas, strict=True)
-            ):
-                draws = np.arange(epoch * quota, (epoch + 1) * quota) % length
-                if quota != length:  # a stretch of time would be one-sided
-                    draws = np.random.default_rng([self.seed, 2, number]).permutation(length)[draws]
-                parts.append(start + draws)
-            places = np.concatenate(parts)
-            order = np.random.default_rng([self.seed, epoch]).permutation(len(places))
-            while len(self._passes) > 1:  # ranks and steps are near each other
-                del self._passes[min(self._passes)]
-            self._passes[epoch] = places[order]
-        return self._passes[epoch]
 
 
 @dataclass
@@ -265,14 +122,6 @@ class TrainState:
         devices = [self.device] if self.device.type == "cuda" else None
         self.g = DistributedDataParallel(self.g, device_ids=devices, broadcast_buffers=False)
         self.d = DistributedDataParallel(self.d, device_ids=devices, broadcast_buffers=False)
-
-
-def layout(device: torch.device) -> torch.memory_format:
-    """How pictures lie in memory: tensor cores want channels last.
-
-    On CPUs the gates of a ConvGRU, which are slices of channels, are faster as whole planes.
-    """
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def wants_bf16(amp: str, device: torch.device) -> bool:

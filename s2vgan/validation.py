@@ -5,11 +5,12 @@ import torch
 import torchvision
 from torch import Tensor
 
+from s2vgan.batches import Batch
 from s2vgan.dataset import GroupDataset
 from s2vgan.losses import reconstruction_losses
 from s2vgan.metrics import score
 from s2vgan.models import Face
-from s2vgan.training import Batch, TrainState
+from s2vgan.training import TrainState
 
 PIECE = 30  # groups (3 s) in one validated stretch: the state is carried over all of it
 PIECES = 15

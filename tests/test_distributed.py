@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
+from s2vgan.batches import Batch
 from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
 from s2vgan.errors import DatasetError
 from s2vgan.spec import GroupSpec
 from s2vgan.train import Launch, train_loop
-from s2vgan.training import Batch, TrainState, train_step
+from s2vgan.training import TrainState, train_step
 
 CONFIG = Config(model=ModelConfig(width=4), train=TrainConfig(amp="off"))
 WAV2PIX = Config(

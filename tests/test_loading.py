@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from s2vgan.batches import Batch, Sampler
 from s2vgan.config import Config, ModelConfig, TrainConfig
 from s2vgan.dataset import GroupDataset
 from s2vgan.loading import Loader
-from s2vgan.training import Batch, Sampler
 
 CONFIG = Config(model=ModelConfig(width=8), train=TrainConfig(batch=8))
 CPU = torch.device("cpu")

@@ -6,19 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from s2vgan.batches import Batch, Sampler
 from s2vgan.checkpoints import load_checkpoint, save_checkpoint
 from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError, RunError
-from s2vgan.training import (
-    Batch,
-    Sampler,
-    TrainState,
-    fit_face,
-    pretrain_audio,
-    train_step,
-    wants_bf16,
-)
+from s2vgan.training import TrainState, fit_face, pretrain_audio, train_step, wants_bf16
 from s2vgan.validation import validate, validation_rows
 
 CONFIG = Config(

@@ -7,14 +7,17 @@ with a sweep that was interrupted: finished trials are not trained again, the ot
 their last checkpoint.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import json
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -207,7 +210,11 @@ def run(sweep: Sweep, out: str | Path) -> list[Trial]:
 
 
 def _fit(sweep: Sweep, folder: Path, store: str, parent: str | None) -> list[tune.Result]:
-    """The results of all trials; Ray Tune ends quietly on Ctrl-C, this does not."""
+    """The results of all trials.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C, after Ray Tune has saved its state.
+    """
     _quiet()
     cluster.connect()
     slots = cluster.trial_slots(sweep.workers, gpu=ray.cluster_resources().get("GPU", 0) > 0)
@@ -228,11 +235,34 @@ def _fit(sweep: Sweep, folder: Path, store: str, parent: str | None) -> list[tun
         ),
         {"CPU": cluster.TRIAL_CPU},
     )
-    grid = _tuner(sweep, folder, trainable, slots).fit()
-    results = [grid[number] for number in range(len(grid))]
-    if not all(item.error or (item.metrics or {}).get("done") for item in results):
+    with _interruptible() as interrupted:
+        grid = _tuner(sweep, folder, trainable, slots).fit()
+    if interrupted.is_set():
         raise KeyboardInterrupt
-    return results
+    return [grid[number] for number in range(len(grid))]
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Hand the first Ctrl-C on to Ray Tune as SIGUSR1, its signal to save and stop; set if so.
+
+    Ray Tune's own handler of Ctrl-C tells nobody that there was one, and stays in place.
+    """
+    interrupted = threading.Event()
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGUSR1)
+
+    def interrupt(*_: object) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, before[0])  # the second one stops at once
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGUSR1, before[1])
 
 
 def _quiet() -> None:
