@@ -66,7 +66,7 @@ def reconstruction_losses(fake: Tensor, real: Tensor, mouth: float) -> dict[str,
     weight /= weight.mean()
     return {
         "l1": ((fake - real).abs() * weight).mean(),
-        "ssim": ((1 - ssim_map(fake, real, data_range=2.0)) * weight).mean(),
+        "ssim": ((1 - ssim_map(fake, real)) * weight).mean(),
     }
 
 

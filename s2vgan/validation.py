@@ -47,7 +47,7 @@ def validate(
         rows: (B, K) from :func:`validation_rows`.
 
     Returns:
-        ``val/l1`` and ``val/ssim`` (on [-1, 1]), ``val/mouth_r`` (correlation of mouth opening
+        ``val/l1`` (on [-1, 1]), ``val/ssim``, ``val/mouth_r`` (correlation of mouth opening
         with the real one, luma estimator), ``val/mouth_r_shuffled`` (the same with the speech of
         another moment: near 0 unless the reading is blind), ``val/mouth_amplitude`` (ratio to
         real), ``val/sharpness`` (likewise), ``val/score``; and the picture of

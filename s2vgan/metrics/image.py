@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DATA_RANGE = 2.0  # of frames on [-1, 1]; 255 here would score pure noise .97
+DATA_RANGE = 2.0  # of frames on [-1, 1]
 PSNR_CAP = 100.0  # dB, of identical frames
 
 ALL = slice(None)
@@ -46,43 +46,47 @@ def _blur(size: int, device: torch.device) -> Tensor:
         return matrix.to(device)
 
 
-def _ssim_valid(a: Tensor, b: Tensor, data_range: float) -> Tensor:
-    """SSIM at every pixel whose whole window lies inside; 10 rows and columns fewer."""
+def _ssim_valid(a: Tensor, b: Tensor) -> Tensor:
+    """SSIM at every pixel whose whole window lies inside; 10 rows and columns fewer.
+
+    It compares intensities, which start at 0: with means around 0 its term of luminance would
+    punish grey, and a mean face would lose 0.1.
+    """
     if min(a.shape[-2:]) < _WINDOW:
         raise ValueError(f"SSIM needs at least {_WINDOW} pixels a side, got {tuple(a.shape)}")
     # Variances are small differences of large moments: never in half precision.
     with torch.autocast(a.device.type, enabled=False):
-        a, b = a.float(), b.float()
+        a, b = a.float() + 1, b.float() + 1
         # The five moments share one blur.
         moments = torch.stack([a, b, a * a, b * b, a * b])
         moments = moments @ _blur(a.shape[-1], a.device).T
         moments = _blur(a.shape[-2], a.device) @ moments
         mean_a, mean_b, square_a, square_b, product = moments.unbind()
-        c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+        c1, c2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
         covariance = product - mean_a * mean_b
         variances = (square_a - mean_a * mean_a) + (square_b - mean_b * mean_b)
         structure = (2 * covariance + c2) / (variances + c2)
         return structure * (2 * mean_a * mean_b + c1) / (mean_a * mean_a + mean_b * mean_b + c1)
 
 
-def ssim(a: Tensor, b: Tensor, data_range: float = DATA_RANGE) -> Tensor:
+def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity of each pair of frames (Wang et al. 2004), differentiable.
 
-    Gaussian window of 11 with sigma 1.5, population covariance, K1 = .01, K2 = .03, averaged over
-    the pixels whose whole window lies inside the frame and over channels.
+    Of intensities (the frames plus 1, range 2; the same as on [0, 1] with range 1), with a Gaussian
+    window of 11 and sigma 1.5, population covariance, K1 = .01, K2 = .03, averaged over the pixels
+    whose whole window lies inside the frame and over channels.
 
     Args:
-        a: (N, C, H, W) float.
+        a: (N, C, H, W) float on [-1, 1].
         b: like a.
-        data_range: largest minus smallest possible value; 2 for frames on [-1, 1].
 
     Returns:
         (N,) in [-1, 1]; 1 for equal frames.
     """
-    return _ssim_valid(a, b, data_range).mean(dim=(1, 2, 3))
+    return _ssim_valid(a, b).mean(dim=(1, 2, 3))
 
 
-def ssim_map(a: Tensor, b: Tensor, data_range: float = DATA_RANGE) -> Tensor:
+def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     """SSIM at every pixel, (N, C, H, W): frames are reflected at their borders first.
 
     For losses that weigh a region. Its pixels that lie at least 5 from the border are the ones
@@ -90,7 +94,7 @@ def ssim_map(a: Tensor, b: Tensor, data_range: float = DATA_RANGE) -> Tensor:
     """
     margins = [_WINDOW // 2] * 4
     a, b = F.pad(a, margins, mode="reflect"), F.pad(b, margins, mode="reflect")
-    return _ssim_valid(a, b, data_range)
+    return _ssim_valid(a, b)
 
 
 def mse(a: Tensor, b: Tensor) -> Tensor:

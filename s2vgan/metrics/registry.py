@@ -206,7 +206,7 @@ METRICS: dict[str, Metric] = {
         _framewise(image.psnr), _ratio,
     ),
     "ssim": Metric(
-        "SSIM", -1, 1, "higher", "data range 2 on [-1, 1]", _SSIM_SOURCE,
+        "SSIM", -1, 1, "higher", "data range 1 on [0, 1]", _SSIM_SOURCE,
         _framewise(image.ssim), _ratio,
     ),
     "lpips": Metric(
