@@ -103,7 +103,8 @@ class LossConfig:
         features: weight of matching the batch means of the discriminator's features.
         l1: weight of the mean absolute error, on [-1, 1].
         ssim: weight of 1 - SSIM.
-        mouth: factor on l1 and ssim inside the mouth region; 1 treats all pixels alike.
+        motion: weight of the mean absolute error of the change from frame to frame.
+        mouth: factor on l1, ssim and motion inside the mouth region; 1 treats all pixels alike.
         audio: weight of predicting the mouth's code from the audio code.
     """
 
@@ -113,6 +114,7 @@ class LossConfig:
     features: float = 0.0
     l1: float = 1.0
     ssim: float = 0.3
+    motion: float = 0.0
     mouth: float = 3.0
     audio: float = 0.3
 
@@ -141,6 +143,8 @@ class TrainConfig:
         ema: decay of the generator's exponential moving average; 0 for none.
         clip: largest norm of a gradient; 0 for no limit.
         pose_noise: standard deviation of the noise on the pose code, in its own deviations.
+        gain: largest change of a sequence's loudness in dB, up or down, so that the level of a
+            recording counts less; 0 for none.
         held_out: share of each video's time, at its end, that training never sees.
         evaluate_every: steps between evaluations; each writes a checkpoint and samples.
         amp: mixed precision: off, bf16 autocast, or auto for bf16 where the processor has it.
@@ -160,6 +164,7 @@ class TrainConfig:
     ema: float = 0.995
     clip: float = 10.0
     pose_noise: float = 0.1
+    gain: float = 0.0
     held_out: float = 0.15
     evaluate_every: int = 250
     amp: Literal["auto", "off", "bf16"] = "auto"
@@ -170,6 +175,7 @@ class TrainConfig:
             _at_least(f"train.{name}", getattr(self, name), 1)
         for name in ("lr_g", "lr_d", "stride", "minutes", "pretrain_steps", "clip", "pose_noise"):
             _at_least(f"train.{name}", getattr(self, name), 0)
+        _between("train.gain", self.gain, 0, 40)
         _at_least("train.seed", self.seed, 0)
         for name in ("beta1", "beta2"):
             _between(f"train.{name}", getattr(self, name), 0, 0.99999)

@@ -55,18 +55,24 @@ def feature_loss(fake: Tensor, real: Tensor) -> Tensor:
 
 
 def reconstruction_losses(fake: Tensor, real: Tensor, mouth: float) -> dict[str, Tensor]:
-    """Pixel losses of frames (N, 3, S, S) on [-1, 1], with the mouth weighed ``mouth`` times.
+    """Pixel losses of sequences (B, N, 3, S, S) on [-1, 1], with the mouth weighed ``mouth`` times.
 
     Returns:
-        ``l1``: mean absolute error, [0, 2]; ``ssim``: 1 - SSIM, [0, 2].
+        ``l1``: mean absolute error, [0, 2]; ``ssim``: 1 - SSIM, [0, 2]; ``motion``: mean absolute
+        error of the change from one frame to the next, also from group to group, [0, 4];
+        0 of single frames.
     """
     size = fake.shape[-1]
     weight = fake.new_ones(size, size)
     weight[MOUTH.slices(size)] = mouth
     weight /= weight.mean()
+    error = fake - real
+    change = error.diff(dim=1)
+    likeness = ssim_map(fake.flatten(0, 1), real.flatten(0, 1))
     return {
-        "l1": ((fake - real).abs() * weight).mean(),
-        "ssim": ((1 - ssim_map(fake, real)) * weight).mean(),
+        "l1": (error.abs() * weight).mean(),
+        "ssim": ((1 - likeness) * weight).mean(),
+        "motion": (change.abs() * weight).mean() if change.numel() else error.new_zeros(()),
     }
 
 

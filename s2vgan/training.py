@@ -201,6 +201,9 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
     pose = pose.view(len(frames), groups, frames_per_group, config.model.pose_dim)
     shake = torch.randn(pose.shape).to(device)
     pose = pose + config.train.pose_noise * shake
+    if config.train.gain:
+        level = config.train.gain * (2 * torch.rand(len(audio), 1, 1) - 1)  # dB
+        audio = audio * (10 ** (level / 20)).to(device)
 
     def as_groups(frames: Tensor) -> Tensor:
         return frames.unflatten(1, (groups, frames_per_group)).flatten(0, 1)
@@ -232,10 +235,9 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
             terms["features"] = feature_loss(features, judge.features(real_groups))
     judge.requires_grad_(True)
     terms["gan"] = adversarial_loss(form, judged)
-    with torch.set_grad_enabled(config.loss.l1 + config.loss.ssim > 0):  # else they are only logged
-        terms |= reconstruction_losses(
-            fake.flatten(0, 1).float(), frames.flatten(0, 1), config.loss.mouth
-        )
+    wanted = config.loss.l1 + config.loss.ssim + config.loss.motion > 0
+    with torch.set_grad_enabled(wanted):  # else they are only logged
+        terms |= reconstruction_losses(fake.float(), frames, config.loss.mouth)
     if mouth is not None:
         terms["audio"] = mouth_error(face, mouth, frames)
     loss_g = weighted_sum(config.loss, terms)

@@ -16,7 +16,8 @@ from s2vgan.validation import validate, validation_rows
 
 CONFIG = Config(
     model=ModelConfig(width=8),
-    train=TrainConfig(lr_g=1e-3, batch=8, amp="off", pretrain_steps=30),
+    loss=LossConfig(motion=1.0),
+    train=TrainConfig(lr_g=1e-3, batch=8, amp="off", pretrain_steps=30, gain=6.0),
 )
 PAPER = Config(
     model=ModelConfig(
@@ -140,6 +141,19 @@ def test_wav2pix_learns_the_face(dataset: GroupDataset) -> None:
         last = train_step(state, batch)
     assert last["loss/l1"] < 0.7 * first["loss/l1"]
     assert state.skipped == 0
+
+
+def test_gain_changes_how_loud_each_sequence_is_and_nothing_else(dataset: GroupDataset) -> None:
+    state, sampler = start(dataset)
+    heard = []
+    state.g.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
+    batch = Batch.gather(dataset, sampler.rows(0, 0, 1), CONFIG, state.device)
+    train_step(state, batch)
+    loud = batch.audio.abs() > 1e-3
+    for said, given, where in zip(heard[0], batch.audio, loud, strict=True):
+        level = said[where] / given[where]
+        torch.testing.assert_close(level, level[:1].expand_as(level))
+        assert 10 ** (-6 / 20) <= level[0] <= 10 ** (6 / 20) and level[0] != 1
 
 
 def test_wrong_speech_and_features_work_with_any_kind(dataset: GroupDataset) -> None:
