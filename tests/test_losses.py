@@ -49,7 +49,8 @@ def test_an_error_in_the_mouth_weighs_more() -> None:
 
 def test_motion_is_the_error_of_the_change_from_frame_to_frame() -> None:
     real = torch.rand(2, 6, 3, 32, 32)
-    assert reconstruction_losses(real + 0.5, real, 3.0)["motion"].item() == pytest.approx(0, abs=1e-6)
+    moved = reconstruction_losses(real + 0.5, real, 3.0)["motion"].item()
+    assert moved == pytest.approx(0, abs=1e-6)
     still = real[:, :1].expand(-1, 6, -1, -1, -1)
     known = real.diff(dim=1).abs().mean().item()
     assert reconstruction_losses(still, real, 1.0)["motion"].item() == pytest.approx(known)

@@ -68,9 +68,8 @@ class FaceCodes(nn.Module):
         opening = _opening(frames)
         self.opening_mean.copy_(opening.mean())
         self.opening_std.copy_(opening.std().clamp_min(1e-6))
-        if self.pose_dim:  # the reference frame: the one nearest to the middle of all poses
-            middle = pose.median(0).values
-            self.reference_pose.copy_(pose[(pose - middle).pow(2).sum(1).argmin()])
+        # The median and not a real frame's pose: nearer to most frames, so held best.
+        self.reference_pose.copy_(pose.median(0).values[: self.pose_dim])
 
     @torch.no_grad()
     def pose(self, frames: Tensor) -> Tensor:

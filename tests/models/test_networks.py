@@ -144,8 +144,7 @@ def test_face_codes_part_pose_from_mouth() -> None:
     assert components.shape == (400, MOUTH_DIM)
     assert abs(np.corrcoef(components[:, 1], mouth)[0, 1]) > 0.95
     assert abs(np.corrcoef(components[:, 1], pose)[0, 1]) < 0.1
-    distance = (found - codes.reference_pose).pow(2).sum(1)
-    assert distance.min() < 1e-4  # the reference is a real frame's pose
+    torch.testing.assert_close(codes.reference_pose, found.median(0).values)
 
 
 def test_face_codes_of_a_still_head_are_finite() -> None:

@@ -1,0 +1,131 @@
+"""What each idea of conf/base.yaml is worth: the recipe with one idea at a time switched off.
+
+    python bench/ablations.py --data DATA --out OUT
+
+trains the recipe with three seeds, whose spread tells what a difference is worth, and once more for
+each idea with that idea as in conf/paper.yaml and everything else equal: the same data, seed and
+steps. Then all are measured together on held-out time. OUT/ablations.md has the table, and
+OUT/runs the runs. The same command goes on where it was interrupted: runs with a model are kept.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from _report import report
+from tqdm import tqdm
+
+from s2vgan.evaluation import evaluate
+from s2vgan.files import write_text
+
+BASE_SEEDS: Final = 3
+# Each idea as it is in paper.yaml; what hangs on it goes with it.
+IDEAS: Final[dict[str, dict[str, Any]]] = {
+    "no ConvGRU": {"model.kind": "no_gru"},
+    "waveform instead of log-mel": {"model.audio_features": "waveform"},
+    "0.1 s of speech": {"model.audio_past": 0.0, "model.audio_ahead": 0.0},
+    "no look ahead": {"model.audio_ahead": 0.0},
+    "no audio dropout": {"model.audio_dropout": 0.0},
+    "the same features at each frame": {"model.frame_features": "shared"},
+    "state starts from zero": {"model.initial_state": "zero"},
+    "state not carried": {"model.carry_state": "false", "train.sequence": 1},
+    "no mean face": {"model.mean_face": "false", "model.initial_state": "zero"},
+    "no pose code": {"model.pose_dim": 0},
+    "no noise on the pose code": {"train.pose_noise": 0.0},
+    "D's ConvGRU first": {"model.discriminator_gru_after": 0},
+    "BatchNorm in D": {"model.spectral_norm": "false"},
+    "bce instead of hinge": {"loss.adversarial": "bce"},
+    "no GAN": {"loss.gan": 0.0},
+    "no L1": {"loss.l1": 0.0},
+    "no SSIM": {"loss.ssim": 0.0},
+    "no motion loss": {"loss.motion": 0.0},
+    "mouth like all pixels": {"loss.mouth": 1.0},
+    "no audio loss": {"loss.audio": 0.0},
+    "no pre-training": {"train.pretrain_steps": 0},
+    "no pre-training, no audio loss": {"train.pretrain_steps": 0, "loss.audio": 0.0},
+    "no average of G": {"train.ema": 0.0},
+    "no clipping": {"train.clip": 0.0},
+}
+SHOWN: Final = (
+    "mse", "ssim", "lpips", "mouth_mse", "mouth_r", "mouth_amplitude", "sharpness", "flicker",
+    "seam",
+)  # fmt: skip
+
+
+def train(data: Path, run: Path, steps: int, settings: dict[str, Any]) -> None:
+    """Train a run in a process of its own, unless it has its model already."""
+    done = run / "done"
+    if done.exists():
+        return
+    command = [sys.executable, "-m", "s2vgan.cli", "train", "--data", str(data), "--out", str(run)]
+    command += ["--workers", "0", "--steps", str(steps), "--train.evaluate_every", str(steps)]
+    command += [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+    if any((run / "checkpoints").glob("step_*.pt")):
+        command.append("--resume")
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with (run.parent / f"{run.name}.log").open("w") as log:
+        ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+    if ended.returncode:
+        raise SystemExit(f"{run} failed; see {log.name}.")
+    done.touch()
+
+
+def main() -> None:
+    """Train, measure, print the table and the bench's line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="dataset folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs and the table")
+    parser.add_argument("--steps", type=int, default=400, help="of each run (default: 400)")
+    parser.add_argument("--only", nargs="+", choices=IDEAS, default=list(IDEAS), metavar="IDEA")
+    options = parser.parse_args()
+
+    runs = {f"base, seed {seed}": {"train.seed": seed} for seed in range(BASE_SEEDS)}
+    runs |= {name: IDEAS[name] for name in options.only}
+    folders = {name: options.out / "runs" / f"{number:02d}" for number, name in enumerate(runs)}
+    for name, settings in tqdm(runs.items(), desc="train", unit="run", disable=None):
+        train(options.data, folders[name], options.steps, settings)
+
+    evaluation = evaluate(options.data, list(folders.values()), options.out)
+    found = {
+        (Path(row["run"]), row["name"] == "shuffled_audio"): row["metrics"]
+        for row in evaluation.metrics["rows"]
+        if row["run"] and row["split"] == "heldout" and row["pose"] == "reference"
+    }
+    values = {
+        name: {metric: found[folder, False][metric]["value"] for metric in SHOWN}
+        | {"wrong speech": found[folder, True]["mouth_r"]["value"]}
+        for name, folder in folders.items()
+        if "lpips" in found[folder, False]
+    }
+    table = markdown(values)
+    write_text(options.out / "ablations.md", table)
+    write_text(options.out / "ablations.json", json.dumps(values, indent=2) + "\n")
+    print(table)
+    base = [row for name, row in values.items() if name.startswith("base")]
+    figures = {f"base_{metric}": float(np.mean([row[metric] for row in base])) for metric in SHOWN}
+    figures |= {
+        f"spread_{metric}": float(np.ptp([row[metric] for row in base])) for metric in SHOWN
+    }
+    report("ablations", figures)
+
+
+def markdown(values: dict[str, dict[str, float]]) -> str:
+    """The table, a row for each run."""
+    names = [*SHOWN, "wrong speech"]
+    lines = ["| | " + " | ".join(name.replace("_", " ") for name in names) + " |"]
+    lines.append("|---" * (len(names) + 1) + "|")
+    for run, row in values.items():
+        digits = [4 if name in ("mse", "lpips", "mouth_mse") else 3 for name in names]
+        cells = (f"{row[name]:.{places}f}" for name, places in zip(names, digits, strict=True))
+        lines.append(f"| {run} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
