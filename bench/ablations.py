@@ -32,7 +32,7 @@ IDEAS: Final[dict[str, dict[str, Any]]] = {
     "no audio dropout": {"model.audio_dropout": 0.0},
     "the same features at each frame": {"model.frame_features": "shared"},
     "state starts from zero": {"model.initial_state": "zero"},
-    "state not carried": {"model.carry_state": "false", "train.sequence": 1},
+    "state not carried": {"model.carry_state": "false", "train.sequence": 1, "loss.seam": 0.0},
     "no mean face": {"model.mean_face": "false", "model.initial_state": "zero"},
     "no pose code": {"model.pose_dim": 0},
     "no noise on the pose code": {"train.pose_noise": 0.0},
@@ -42,7 +42,7 @@ IDEAS: Final[dict[str, dict[str, Any]]] = {
     "no GAN": {"loss.gan": 0.0},
     "no L1": {"loss.l1": 0.0},
     "no SSIM": {"loss.ssim": 0.0},
-    "no motion loss": {"loss.motion": 0.0},
+    "no seam loss": {"loss.seam": 0.0},
     "mouth like all pixels": {"loss.mouth": 1.0},
     "no audio loss": {"loss.audio": 0.0},
     "no pre-training": {"train.pretrain_steps": 0},
@@ -50,6 +50,10 @@ IDEAS: Final[dict[str, dict[str, Any]]] = {
     "no average of G": {"train.ema": 0.0},
     "no clipping": {"train.clip": 0.0},
 }
+# What differs from paper.yaml in size and speed, and is no idea.
+SIZES: Final = {
+    "model.z_dim", "model.width", "train.batch", "train.lr_g", "train.lr_d", "train.amp",
+}  # fmt: skip
 SHOWN: Final = (
     "mse", "ssim", "lpips", "mouth_mse", "mouth_r", "mouth_amplitude", "sharpness", "flicker",
     "seam",

@@ -103,8 +103,8 @@ class LossConfig:
         features: weight of matching the batch means of the discriminator's features.
         l1: weight of the mean absolute error, on [-1, 1].
         ssim: weight of 1 - SSIM.
-        motion: weight of the mean absolute error of the change from frame to frame.
-        mouth: factor on l1, ssim and motion inside the mouth region; 1 treats all pixels alike.
+        seam: weight of the mean absolute error of the change from one group to the next.
+        mouth: factor on l1, ssim and seam inside the mouth region; 1 treats all pixels alike.
         audio: weight of predicting the mouth's code from the audio code.
     """
 
@@ -114,7 +114,7 @@ class LossConfig:
     features: float = 0.0
     l1: float = 1.0
     ssim: float = 0.3
-    motion: float = 0.0
+    seam: float = 1.0
     mouth: float = 3.0
     audio: float = 0.3
 
@@ -202,6 +202,11 @@ class Config:
             raise ConfigError(
                 "train.sequence is above 1 but model.carry_state is false: set train.sequence "
                 "to 1 or model.carry_state to true."
+            )
+        if self.loss.seam and self.train.sequence == 1:
+            raise ConfigError(
+                "loss.seam is of the change from one group to the next, and train.sequence is 1: "
+                "raise train.sequence or set loss.seam to 0."
             )
         if self.loss.wrong and self.train.batch == self.train.sequence:
             raise ConfigError(

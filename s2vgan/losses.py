@@ -54,25 +54,33 @@ def feature_loss(fake: Tensor, real: Tensor) -> Tensor:
     return F.mse_loss(fake.float().mean(0), real.float().mean(0))
 
 
-def reconstruction_losses(fake: Tensor, real: Tensor, mouth: float) -> dict[str, Tensor]:
-    """Pixel losses of sequences (B, N, 3, S, S) on [-1, 1], with the mouth weighed ``mouth`` times.
+def reconstruction_losses(
+    fake: Tensor, real: Tensor, mouth: float, per_group: int
+) -> dict[str, Tensor]:
+    """Pixel losses of sequences (B, K * T, 3, S, S) on [-1, 1].
+
+    Args:
+        fake: generated frames.
+        real: the frames that they should be.
+        mouth: how many times the mouth counts.
+        per_group: T, frames of a group.
 
     Returns:
-        ``l1``: mean absolute error, [0, 2]; ``ssim``: 1 - SSIM, [0, 2]; ``motion``: mean absolute
-        error of the change from one frame to the next, also from group to group, [0, 4];
-        0 of single frames.
+        ``l1``: mean absolute error, [0, 2]; ``ssim``: 1 - SSIM, [0, 2]; ``seam``: mean absolute
+        error of the change from a group's last frame to the next one's first, [0, 4]; 0 where
+        there is one group.
     """
     size = fake.shape[-1]
     weight = fake.new_ones(size, size)
     weight[MOUTH.slices(size)] = mouth
     weight /= weight.mean()
     error = fake - real
-    change = error.diff(dim=1)
+    seams = error[:, per_group::per_group] - error[:, per_group - 1 : -1 : per_group]
     likeness = ssim_map(fake.flatten(0, 1), real.flatten(0, 1))
     return {
         "l1": (error.abs() * weight).mean(),
         "ssim": ((1 - likeness) * weight).mean(),
-        "motion": (change.abs() * weight).mean() if change.numel() else error.new_zeros(()),
+        "seam": (seams.abs() * weight).mean() if seams.numel() else error.new_zeros(()),
     }
 
 

@@ -235,9 +235,9 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
             terms["features"] = feature_loss(features, judge.features(real_groups))
     judge.requires_grad_(True)
     terms["gan"] = adversarial_loss(form, judged)
-    wanted = config.loss.l1 + config.loss.ssim + config.loss.motion > 0
+    wanted = config.loss.l1 + config.loss.ssim + config.loss.seam > 0
     with torch.set_grad_enabled(wanted):  # else they are only logged
-        terms |= reconstruction_losses(fake.float(), frames, config.loss.mouth)
+        terms |= reconstruction_losses(fake.float(), frames, config.loss.mouth, frames_per_group)
     if mouth is not None:
         terms["audio"] = mouth_error(face, mouth, frames)
     loss_g = weighted_sum(config.loss, terms)

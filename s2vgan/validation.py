@@ -62,7 +62,10 @@ def validate(
         face.codes.mouth(frames.flatten(0, 1))[:, 0] for frames in (batch.frames, fake, shuffled)
     )
     stretches = zip(fake, batch.frames, strict=True)  # one at a time: SSIM takes memory
-    pixels = [reconstruction_losses(made[None], real[None], mouth=1.0) for made, real in stretches]
+    pixels = [
+        reconstruction_losses(made[None], real[None], 1.0, face.spec.frames_per_group)
+        for made, real in stretches
+    ]
     values = {
         "l1": torch.stack([found["l1"] for found in pixels]).mean().item(),
         "ssim": 1 - torch.stack([found["ssim"] for found in pixels]).mean().item(),

@@ -28,7 +28,7 @@ def test_paper_states_every_setting() -> None:
         key: set(part) for key, part in Config().to_dict().items()
     }
     config = merged("paper.yaml")
-    assert config.loss == LossConfig("bce", gan=1, l1=0, ssim=0, mouth=1, audio=0)
+    assert config.loss == LossConfig("bce", gan=1, l1=0, ssim=0, seam=0, mouth=1, audio=0)
     assert (config.train.lr_g, config.train.lr_d, config.train.batch) == (1e-4, 1e-4, 64)
     assert (config.model.z_dim, config.model.pose_dim, config.model.audio_past) == (100, 0, 0)
 
@@ -54,7 +54,7 @@ def test_wav2pix_is_as_published() -> None:
     assert (config.model.kind, config.model.width, config.model.audio_dim) == ("wav2pix", 64, 128)
     assert config.model.audio_past + config.model.audio_ahead == config.train.stride == 1
     assert config.loss == LossConfig(
-        "lsgan", wrong=1, gan=1, features=100, l1=50, ssim=0, mouth=1, audio=0
+        "lsgan", wrong=1, gan=1, features=100, l1=50, ssim=0, seam=0, mouth=1, audio=0
     )
     train = config.train
     assert (train.lr_d, train.lr_g, train.beta1, train.beta2) == (4e-4, 1e-4, 0.5, 0.999)

@@ -20,7 +20,7 @@ WAV2PIX = Config(
         kind="wav2pix", z_dim=0, width=4, audio_features="waveform", audio_past=0.5,
         audio_ahead=0.5, audio_dropout=0, initial_state="zero", mean_face=False, pose_dim=0,
     ),
-    LossConfig("lsgan", wrong=1, features=100, audio=0),
+    LossConfig("lsgan", wrong=1, features=100, seam=0, audio=0),
     TrainConfig(amp="off", pretrain_steps=0),
 )  # fmt: skip
 

@@ -33,28 +33,34 @@ def test_adversarial_losses_have_their_known_values() -> None:
 
 
 def test_an_error_in_the_mouth_weighs_more() -> None:
-    real = torch.zeros(1, 2, 3, 64, 64)
+    real = torch.zeros(1, 6, 3, 64, 64)
     in_mouth, elsewhere = real.clone(), real.clone()
-    in_mouth[:, 1, :, *MOUTH.slices(64)][..., 5:10, 5:10] = 0.5
-    elsewhere[:, 1, :, 5:10, 5:10] = 0.5
-    for name in ("l1", "ssim", "motion"):
-        even = [reconstruction_losses(fake, real, 1.0)[name] for fake in (in_mouth, elsewhere)]
+    in_mouth[:, 3, :, *MOUTH.slices(64)][..., 5:10, 5:10] = 0.5
+    elsewhere[:, 3, :, 5:10, 5:10] = 0.5
+    for name in ("l1", "ssim", "seam"):
+        even = [reconstruction_losses(fake, real, 1.0, 3)[name] for fake in (in_mouth, elsewhere)]
         torch.testing.assert_close(*even, rtol=0.05, atol=0)
-        heavy = [reconstruction_losses(fake, real, 3.0)[name] for fake in (in_mouth, elsewhere)]
+        heavy = [reconstruction_losses(fake, real, 3.0, 3)[name] for fake in (in_mouth, elsewhere)]
         assert heavy[0] / heavy[1] == pytest.approx(3.0, rel=0.1)
-    assert reconstruction_losses(real, real, 3.0)["ssim"].item() == pytest.approx(0, abs=1e-6)
-    l1 = reconstruction_losses(real + 0.5, real, 3.0)["l1"].item()
+    assert reconstruction_losses(real, real, 3.0, 3)["ssim"].item() == pytest.approx(0, abs=1e-6)
+    l1 = reconstruction_losses(real + 0.5, real, 3.0, 3)["l1"].item()
     assert l1 == pytest.approx(0.5)  # a weight, not a factor: an even error keeps its size
 
 
-def test_motion_is_the_error_of_the_change_from_frame_to_frame() -> None:
-    real = torch.rand(2, 6, 3, 32, 32)
-    moved = reconstruction_losses(real + 0.5, real, 3.0)["motion"].item()
-    assert moved == pytest.approx(0, abs=1e-6)
-    still = real[:, :1].expand(-1, 6, -1, -1, -1)
-    known = real.diff(dim=1).abs().mean().item()
-    assert reconstruction_losses(still, real, 1.0)["motion"].item() == pytest.approx(known)
-    assert reconstruction_losses(real[:, :1], real[:, 1:2], 1.0)["motion"].item() == 0
+def test_seam_is_the_error_of_the_change_from_group_to_group() -> None:
+    real = torch.rand(2, 9, 3, 32, 32)
+
+    def seam(fake: torch.Tensor, real: torch.Tensor = real) -> float:
+        return reconstruction_losses(fake, real, 1.0, 3)["seam"].item()
+
+    assert seam(real + 0.5) == pytest.approx(0, abs=1e-6)  # the change is right
+    inside = real.clone()
+    inside[:, [1, 4, 7]] = 0
+    assert seam(inside) == 0
+    later = real.clone()
+    later[:, 3:] += 0.25  # one of the two seams
+    assert seam(later) == pytest.approx(0.125, abs=1e-6)
+    assert seam(real[:, :3] + 1, real[:, :3]) == 0  # one group has none
 
 
 def test_features_are_matched_in_the_mean_of_the_batch() -> None:

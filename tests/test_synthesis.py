@@ -90,7 +90,7 @@ def test_a_model_of_the_paper_speaks(tmp_path: Path, speech: np.ndarray) -> None
         frame_features="shared", initial_state="zero", carry_state=False, mean_face=False,
         pose_dim=0, discriminator_gru_after=0, spectral_norm=False,
     )  # fmt: skip
-    config = Config(model=paper, train=TrainConfig(sequence=1))
+    config = Config(paper, LossConfig(seam=0), train=TrainConfig(sequence=1))
     face = TalkingFace(paper, SPEC)
     artifact.save(tmp_path / "model", face, config, name="paper", dataset="", step=0, readings={})
     synthesizer = Synthesizer.load(tmp_path)
@@ -110,7 +110,7 @@ def test_wav2pix_speaks(tmp_path: Path, speech: np.ndarray) -> None:
         mean_face=False, pose_dim=0,
     )  # fmt: skip
     train = TrainConfig(sequence=1, pretrain_steps=0)
-    store(tmp_path / "model", Config(wav2pix, LossConfig(audio=0), train))
+    store(tmp_path / "model", Config(wav2pix, LossConfig(seam=0, audio=0), train))
     assert "wav2pix" in (tmp_path / "model" / "MODEL_CARD.md").read_text()
     synthesizer = Synthesizer.load(tmp_path)
     assert not synthesizer.has_pose

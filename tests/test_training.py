@@ -16,7 +16,6 @@ from s2vgan.validation import validate, validation_rows
 
 CONFIG = Config(
     model=ModelConfig(width=8),
-    loss=LossConfig(motion=1.0),
     train=TrainConfig(lr_g=1e-3, batch=8, amp="off", pretrain_steps=30, gain=6.0),
 )
 PAPER = Config(
@@ -25,7 +24,7 @@ PAPER = Config(
         audio_dropout=0, frame_features="shared", initial_state="zero", carry_state=False,
         mean_face=False, pose_dim=0, discriminator_gru_after=0, spectral_norm=False,
     ),
-    loss=LossConfig("bce", gan=1, l1=0, ssim=0, mouth=1, audio=0),
+    loss=LossConfig("bce", gan=1, l1=0, ssim=0, seam=0, mouth=1, audio=0),
     train=TrainConfig(batch=8, sequence=1, amp="off", pretrain_steps=0, ema=0, clip=0),
 )  # fmt: skip
 WAV2PIX = Config(
@@ -34,7 +33,7 @@ WAV2PIX = Config(
         audio_ahead=0.5, audio_dropout=0, initial_state="zero", carry_state=False,
         mean_face=False, pose_dim=0,
     ),
-    loss=LossConfig("lsgan", wrong=1, gan=1, features=100, l1=50, ssim=0, mouth=1, audio=0),
+    loss=LossConfig("lsgan", wrong=1, gan=1, features=100, l1=50, ssim=0, seam=0, mouth=1, audio=0),
     train=TrainConfig(
         lr_d=4e-4, lr_g=1e-3, batch=4, sequence=1, stride=1, amp="off", pretrain_steps=0, ema=0,
         clip=0,
