@@ -199,6 +199,13 @@ def _speak_parser() -> ArgumentParser:
         "--audio", type=Path, required=True, help="speech: WAV, FLAC, OGG, MP3, or a video's sound"
     )
     parser.add_argument("--out", type=Path, required=True, help="MP4 file to write")
+    parser.add_argument(
+        "--pose",
+        type=str | None,
+        metavar="VIDEO",
+        help="video of the person whose head moves as the made one shall (dubbing); without it the "
+        "head is held still",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--scale", type=int, default=4, help="whole-number enlargement")
     parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda")
@@ -208,6 +215,7 @@ def _speak_parser() -> ArgumentParser:
 def _speak(arguments: Namespace) -> None:
     from tqdm import tqdm
 
+    from s2vgan.driving import read_pose
     from s2vgan.media import read_audio, write_video
     from s2vgan.synthesis import Synthesizer, enlarge
     from s2vgan.tracking import fetch_model
@@ -215,7 +223,15 @@ def _speak(arguments: Namespace) -> None:
     synthesizer = Synthesizer.load(fetch_model(arguments.model), arguments.device)
     spec = synthesizer.spec
     speech = read_audio(arguments.audio, spec.sample_rate)
-    frames = (frame for block in synthesizer.blocks(speech, arguments.seed) for frame in block)
+    pose = None
+    if arguments.pose is not None:
+        pose = read_pose(synthesizer, arguments.pose, len(speech) / spec.sample_rate)
+        if len(pose) * spec.sample_rate < len(speech) * spec.fps:
+            print(
+                f"{arguments.pose}: ends after {len(pose) / spec.fps:.1f} s; its last pose is held."
+            )
+    blocks = synthesizer.blocks(speech, arguments.seed, pose)
+    frames = (frame for block in blocks for frame in block)
     large = enlarge(tqdm(frames, desc="speaking", unit="frame", mininterval=1), arguments.scale)
     write_video(arguments.out, large, spec.fps, speech, spec.sample_rate)
     print(f"{arguments.out}: {len(speech) / spec.sample_rate:.1f} s of speech.")

@@ -1,0 +1,3 @@
+"""x."""
+TAG = "warnings"
+def find(*a): return []
