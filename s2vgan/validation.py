@@ -88,7 +88,7 @@ def validate(
         "mouth_r_shuffled": correlation(wrong, real_opening),
         "sharpness": (gradient_energy(fake) / gradient_energy(batch.frames)).item(),
         "mouth_amplitude": (opening.std() / real_opening.std().clamp_min(1e-6)).item(),
-        **changes(batch.frames, fake, shuffled),
+        **changes(batch.frames, fake, shuffled, face.spec.frames_per_group),
     }
     values["score"] = score(values)
     readings = {f"val/{name}": value for name, value in values.items()}
@@ -122,22 +122,25 @@ def speak_windows(face: Face, audio: Tensor, seed: int) -> Tensor:
     return torch.cat([face.speak(*stretch) for stretch in stretches])
 
 
-def changes(real: Tensor, fake: Tensor, shuffled: Tensor) -> dict[str, float]:
+def changes(real: Tensor, fake: Tensor, shuffled: Tensor, per_group: int) -> dict[str, float]:
     """How much the mouth changes, in all its pixels, as ratios to the real one's.
 
     Args:
-        real: frames (B, N, 3, S, S) in [-1, 1].
+        real: frames (B, K * per_group, 3, S, S) in [-1, 1].
         fake: generated from their speech.
         shuffled: generated from other speech, with the same noise.
+        per_group: frames in a group.
 
     Returns:
-        ``variation``: deviation of the generated mouths over time and stretches; 0 where all
-        frames are the same, from 1 on as real. ``audio_effect``: how far the mouths of true and
-        of other speech are apart; 0 where G does not hear, 1 as far as real mouths of different
-        moments.
+        ``variation``: deviation of the generated mouths from group to group; 0 where all groups
+        are the same, near 1 as real. ``audio_effect``: how far the mouths of true and of other
+        speech are apart; 0 where G does not hear, 1 as far as real mouths of different moments.
     """
     mouth = (..., *MOUTH.slices(real.shape[-1]))
-    real, fake, shuffled = (frames[mouth].flatten(0, 1) for frames in (real, fake, shuffled))
+    real, fake, shuffled = (
+        frames[mouth].unflatten(1, (-1, per_group)).flatten(0, 1)
+        for frames in (real, fake, shuffled)
+    )
     usual = real.var(0).mean().sqrt().clamp_min(1e-6)
     return {
         "variation": (fake.var(0).mean().sqrt() / usual).item(),
