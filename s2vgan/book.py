@@ -126,7 +126,9 @@ class RunBook:
         cv2.imwrite(str(picture), cv2.cvtColor(samples.picture, cv2.COLOR_RGB2BGR))
         spec, film = self._dataset.spec, picture.with_suffix(".mp4")
         frames = enlarge(samples.film, max(1, FILM_SIDE // spec.size))
-        write_video(film, frames, spec.fps, samples.speech, spec.sample_rate, preset="ultrafast")
+        write_video(
+            film, frames, spec.fps, samples.speech, spec.sample_rate, crf=23, preset="ultrafast"
+        )
         for path in (picture, film):
             self._tracker.log_file(path, "samples")
 

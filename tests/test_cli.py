@@ -114,6 +114,17 @@ def test_an_unknown_or_mistyped_setting_is_named(
     assert named in capsys.readouterr().err
 
 
+def test_help_names_defaults_and_gives_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = capsys.readouterr().out
+    assert said.startswith("usage: s2vgan train --data DATA --out RUN")
+    assert "type:" not in said and "--model CONFIG" not in said
+    assert "dataset folder or URL (required)" in said
+    assert "(default: 0.0002)" in said and "--resume              go on" in said
+    assert "\n  s2vgan train --data DATA --out RUN --resume --minutes 120\n" in said
+
+
 def test_an_unknown_key_in_a_file_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
