@@ -62,6 +62,10 @@ def test_d_has_learned_nothing_when_it_guesses(form: str, guessing: float) -> No
     [
         ({"val/audio_effect": 0.05}, "G ignores the speech"),
         ({"val/mouth_r": 0.1}, "The mouth moves, but not with the speech"),
+        (
+            {"val/mouth_r": 0.01, "val/mouth_r_shuffled": -0.15},
+            "The mouth moves, but not with the speech",
+        ),
         ({"val/mouth_amplitude": 0.05, "val/audio_effect": 0.0}, "The outputs have collapsed"),
         ({"val/variation": 0.04, "val/mouth_r": 0.0}, "The outputs have collapsed"),
         ({"val/sharpness": 3.5}, "The pictures are noise"),
