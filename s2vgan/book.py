@@ -7,17 +7,20 @@ from typing import Any
 import cv2
 import numpy as np
 
-from s2vgan import artifact
+from s2vgan import artifact, detectors
 from s2vgan.checkpoints import save_checkpoint
 from s2vgan.dataset import GroupDataset
 from s2vgan.files import write_text
+from s2vgan.media import write_video
 from s2vgan.runlog import RunLog
+from s2vgan.synthesis import enlarge
 from s2vgan.tracking import Tracker
 from s2vgan.training import TrainState
-from s2vgan.validation import validate
+from s2vgan.validation import Samples, validate
 
 RUN_FILE, CHECKPOINTS = "run.json", "checkpoints"
 SHOWN_LOSSES = ("loss_d", "loss_g")
+FILM_SIDE = 256  # pixels of a face in a sample video, about: small ones are enlarged
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -56,6 +59,7 @@ class RunBook:
         self._state, self._tracker = state, tracker
         self._log = RunLog(folder, state.step)
         self._losses: dict[str, float] = {}
+        self._interval: list[dict[str, float]] = []  # losses since the last evaluation
         self._logged_step, self._logged_seconds = state.step, state.seconds
         write_text(folder / "config.json", json.dumps(state.config.to_dict(), indent=2) + "\n")
         run = read_run(folder)
@@ -83,6 +87,7 @@ class RunBook:
                 "groups_per_second": groups / max(seconds - self._logged_seconds, 1e-9),
             }
             self._losses = values
+            self._interval.append(values)
         self._logged_step, self._logged_seconds = state.step, seconds
         self._log.write(state.step, seconds, values)
         self._tracker.log_metrics(values, state.step)
@@ -92,13 +97,13 @@ class RunBook:
         state = self._state
         readings: dict[str, float] = {}
         if self._checked.size:
-            readings, picture = validate(state, self._dataset, self._checked)
-            self._log.write(state.step, state.seconds, readings)
+            readings, samples = validate(state, self._dataset, self._checked)
+            warnings = detectors.find(state.config, state.step, self._interval, readings)
+            self._log.write(state.step, state.seconds, readings, warnings)
             self._tracker.log_metrics(readings, state.step)
-            path = self._folder / "samples" / f"step_{state.step:07d}.png"
-            path.parent.mkdir(exist_ok=True)
-            cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-            self._tracker.log_file(path, "samples")
+            self._tracker.set_tag(detectors.TAG, " ".join(warnings) or "none")
+            self._interval = []
+            self._write_samples(samples)
         identity = self._dataset.info.sha256
         save_checkpoint(state, self._folder / CHECKPOINTS, identity)
         artifact.save(
@@ -113,6 +118,19 @@ class RunBook:
         )
         losses = {name: value for name, value in self._losses.items() if name in SHOWN_LOSSES}
         return losses | readings
+
+    def _write_samples(self, samples: Samples) -> None:
+        """RUN/samples/step_XXXXXXX.png and .mp4, in MLflow as well."""
+        picture = self._folder / "samples" / f"step_{self._state.step:07d}.png"
+        picture.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(picture), cv2.cvtColor(samples.picture, cv2.COLOR_RGB2BGR))
+        spec, film = self._dataset.spec, picture.with_suffix(".mp4")
+        frames = enlarge(samples.film, max(1, FILM_SIDE // spec.size))
+        write_video(
+            film, frames, spec.fps, samples.speech, spec.sample_rate, crf=23, preset="ultrafast"
+        )
+        for path in (picture, film):
+            self._tracker.log_file(path, "samples")
 
     def close(self, status: str) -> None:
         """End the MLflow run; a finished one gets the model."""

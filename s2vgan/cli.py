@@ -15,6 +15,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from s2vgan import __version__
 from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
 from s2vgan.errors import S2VError
+from s2vgan.helptext import TRAIN_EXAMPLES, HelpFormatter
 
 REGISTERED = re.compile("(models|runs):/")
 MODEL_HELP = "a run folder, a model folder, or a registered model such as models:/s2vgan@champion"
@@ -28,7 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         output went away.
     """
     parser = ArgumentParser(
-        prog="s2vgan", description="Turn speech into a talking face.", version=__version__
+        prog="s2vgan",
+        description="Turn speech into a talking face.",
+        version=__version__,
+        formatter_class=HelpFormatter,  # which its commands take over
     )
     commands = parser.add_subcommands(dest="command", required=True)
     for name, (make_parser, _) in COMMANDS.items():
@@ -105,25 +109,48 @@ def _data(arguments: Namespace) -> None:
 
 def _train_parser() -> ArgumentParser:
     parser = ArgumentParser(
-        description="Train a model on a dataset of groups. The defaults are conf/base.yaml; every "
-        "setting can be given in a --config file or on the command line. Ctrl-C ends a run, "
-        "--resume goes on with it."
+        usage="s2vgan train --data DATA --out RUN [--minutes MINUTES] [--config FILE] [settings]",
+        description="Train a model on a dataset. The dataset is what pipelines/extract.py wrote; "
+        "the model is in RUN/model from the first evaluation on. Ctrl-C ends a run, --resume goes "
+        "on with it.",
+        epilog=TRAIN_EXAMPLES,
     )
-    parser.add_argument("--data", type=str, required=True, help="dataset folder or URL")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
+    where = parser.add_argument_group("What to train on, and where to")
+    where.add_argument("--data", type=str, required=True, help="dataset folder or URL")
+    where.add_argument(
+        "--out", type=Path, required=True, metavar="RUN", help="folder of the run, made if missing"
+    )
+    where.add_argument(
+        "--name", type=str, default="", help="of the run in MLflow; by default its folder's"
+    )
+    where.add_argument(
+        "--resume", action="store_true", help="go on from the latest checkpoint in RUN"
+    )
+    budget = parser.add_argument_group("For how long, and with what")
+    budget.add_argument(
+        "--minutes", type=float, help="of training in all; short for --train.minutes"
+    )
+    budget.add_argument(
+        "--steps",
+        type=int,
+        help="of training in all; short for --train.steps, and without --minutes no clock ends it",
+    )
+    budget.add_argument(
+        "--workers",
+        type=int,
+        default=2,
+        help="Ray Train workers that share each batch, on GPUs if there are as many; 0 trains in "
+        "this process, without Ray",
+    )
     parser.add_argument(
-        "--config", action=ActionConfigFile, help="YAML file; of several the later wins"
+        "--config",
+        action=ActionConfigFile,
+        metavar="FILE",
+        help="YAML file with settings, such as conf/paper.yaml; may be given several times, and "
+        "the later wins",
     )
-    parser.add_argument(
-        "--workers", type=int, default=2, help="Ray Train workers; 0 trains without Ray"
-    )
-    parser.add_argument("--minutes", type=float, help="budget; short for --train.minutes")
-    parser.add_argument("--steps", type=int, help="budget; short for --train.steps")
-    parser.add_argument("--name", type=str, default="", help="of the run; by default its folder's")
-    parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint")
-    parser.add_class_arguments(ModelConfig, "model")
-    parser.add_class_arguments(LossConfig, "loss")
-    parser.add_class_arguments(TrainConfig, "train")
+    for kind, name in ((ModelConfig, "model"), (LossConfig, "loss"), (TrainConfig, "train")):
+        parser.add_class_arguments(kind, name)
     return parser
 
 
@@ -199,6 +226,13 @@ def _speak_parser() -> ArgumentParser:
         "--audio", type=Path, required=True, help="speech: WAV, FLAC, OGG, MP3, or a video's sound"
     )
     parser.add_argument("--out", type=Path, required=True, help="MP4 file to write")
+    parser.add_argument(
+        "--pose",
+        type=str | None,
+        metavar="VIDEO",
+        help="video of the person whose head moves as the made one shall (dubbing); without it the "
+        "head is held still",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--scale", type=int, default=4, help="whole-number enlargement")
     parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda")
@@ -208,6 +242,7 @@ def _speak_parser() -> ArgumentParser:
 def _speak(arguments: Namespace) -> None:
     from tqdm import tqdm
 
+    from s2vgan.driving import read_pose
     from s2vgan.media import read_audio, write_video
     from s2vgan.synthesis import Synthesizer, enlarge
     from s2vgan.tracking import fetch_model
@@ -215,7 +250,15 @@ def _speak(arguments: Namespace) -> None:
     synthesizer = Synthesizer.load(fetch_model(arguments.model), arguments.device)
     spec = synthesizer.spec
     speech = read_audio(arguments.audio, spec.sample_rate)
-    frames = (frame for block in synthesizer.blocks(speech, arguments.seed) for frame in block)
+    pose = None
+    if arguments.pose is not None:
+        pose = read_pose(synthesizer, arguments.pose, len(speech) / spec.sample_rate)
+        if len(pose) * spec.sample_rate < len(speech) * spec.fps:
+            print(
+                f"{arguments.pose}: ends after {len(pose) / spec.fps:.1f} s; its last pose is held."
+            )
+    blocks = synthesizer.blocks(speech, arguments.seed, pose)
+    frames = (frame for block in blocks for frame in block)
     large = enlarge(tqdm(frames, desc="speaking", unit="frame", mininterval=1), arguments.scale)
     write_video(arguments.out, large, spec.fps, speech, spec.sample_rate)
     print(f"{arguments.out}: {len(speech) / spec.sample_rate:.1f} s of speech.")

@@ -1,6 +1,7 @@
 """What a training run writes down as it goes: RUN/metrics.jsonl, one JSON object a line."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,14 @@ class RunLog:
         kept = [line for line in read_log(folder) if line["step"] <= step]
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
 
-    def write(self, step: int, seconds: float, values: dict[str, float]) -> None:
-        """Append one line and hand it to the operating system."""
-        line = {"step": step, "seconds": round(seconds, 3)}
+    def write(
+        self, step: int, seconds: float, values: dict[str, float], warnings: Sequence[str] = ()
+    ) -> None:
+        """Append one line and hand it to the operating system; ``warnings`` only if there are."""
+        line: dict[str, Any] = {"step": step, "seconds": round(seconds, 3)}
         line |= {name: float(f"{value:.6g}") for name, value in values.items()}
+        if warnings:
+            line["warnings"] = list(warnings)
         with self.path.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
 

@@ -81,7 +81,7 @@ class Synthesizer:
     def pose_of(self, frames: np.ndarray) -> np.ndarray:
         """Pose codes (n, pose_dim) float32 of (n, S, S, 3) uint8 real frames."""
         device = self._face.codes.pose_mean.device
-        pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(device).movedim(-1, 1)
+        pixels = torch.from_numpy(np.array(frames)).to(device).movedim(-1, 1)
         return self._face.codes.pose(pixels.float() / 127.5 - 1).cpu().numpy()
 
 

@@ -1,5 +1,7 @@
 """What a run looks at while it trains: a quick reading of held-out time, and sample pictures."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torchvision
@@ -10,6 +12,7 @@ from s2vgan.dataset import GroupDataset
 from s2vgan.losses import reconstruction_losses
 from s2vgan.metrics import score
 from s2vgan.models import Face
+from s2vgan.regions import MOUTH
 from s2vgan.training import TrainState
 
 PIECE = 30  # groups (3 s) in one validated stretch: the state is carried over all of it
@@ -35,10 +38,25 @@ def validation_rows(dataset: GroupDataset, held_out: np.ndarray) -> np.ndarray:
     return np.stack([pieces[number] for number in chosen])
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What people look at, of the same moments at every evaluation.
+
+    Attributes:
+        picture: (H, W, 3) uint8 RGB, some real frames above the generated ones.
+        film: (n, S, 2 S, 3) uint8 RGB, the first stretch, real frames left of the generated ones.
+        speech: (m,) float32 in [-1, 1), what is said meanwhile.
+    """
+
+    picture: np.ndarray
+    film: np.ndarray
+    speech: np.ndarray
+
+
 @torch.inference_mode()
 def validate(
     state: TrainState, dataset: GroupDataset, rows: np.ndarray
-) -> tuple[dict[str, float], np.ndarray]:
+) -> tuple[dict[str, float], Samples]:
     """Read the averaged generator on held-out time, its pose held at the reference.
 
     Args:
@@ -50,8 +68,8 @@ def validate(
         ``val/l1`` (on [-1, 1]), ``val/ssim``, ``val/mouth_r`` (correlation of mouth opening
         with the real one, luma estimator), ``val/mouth_r_shuffled`` (the same with the speech of
         another moment: near 0 unless the reading is blind), ``val/mouth_amplitude`` (ratio to
-        real), ``val/sharpness`` (likewise), ``val/score``; and the picture of
-        :func:`sample_picture`.
+        real), ``val/sharpness`` (likewise), ``val/variation`` and ``val/audio_effect`` (see
+        :func:`changes`), ``val/score``; and the samples.
     """
     face = state.ema.eval()
     batch = Batch.gather(dataset, rows, state.config, state.device)
@@ -73,10 +91,17 @@ def validate(
         "mouth_r_shuffled": correlation(wrong, real_opening),
         "sharpness": (gradient_energy(fake) / gradient_energy(batch.frames)).item(),
         "mouth_amplitude": (opening.std() / real_opening.std().clamp_min(1e-6)).item(),
+        **changes(batch.frames, fake, shuffled, face.spec.frames_per_group),
     }
     values["score"] = score(values)
     readings = {f"val/{name}": value for name, value in values.items()}
-    return readings, sample_picture(batch.frames, fake, face.spec.frames_per_group)
+    pair = torch.cat([batch.frames[0], fake[0]], -1)
+    samples = Samples(
+        sample_picture(batch.frames, fake, face.spec.frames_per_group),
+        ((pair + 1) * 127.5).round().byte().movedim(1, -1).contiguous().cpu().numpy(),
+        dataset.speech(rows[0]),
+    )
+    return readings, samples
 
 
 def _other_moments(audio: Tensor) -> Tensor:
@@ -98,6 +123,33 @@ def speak_windows(face: Face, audio: Tensor, seed: int) -> Tensor:
     pose = face.codes.reference_pose.expand(*audio.shape[:2], face.spec.frames_per_group, -1)
     stretches = zip(audio.split(1), z.split(1), pose.split(1), strict=True)  # bounds the memory
     return torch.cat([face.speak(*stretch) for stretch in stretches])
+
+
+def changes(real: Tensor, fake: Tensor, shuffled: Tensor, per_group: int) -> dict[str, float]:
+    """How much the mouth changes, in all its pixels, as ratios to the real one's.
+
+    Args:
+        real: frames (B, K * per_group, 3, S, S) in [-1, 1].
+        fake: generated from their speech.
+        shuffled: generated from other speech, with the same noise.
+        per_group: frames in a group.
+
+    Returns:
+        ``variation``: deviation of the generated mouths from group to group; 0 where all groups
+        are the same, near 1 as real. ``audio_effect``: how far the mouths of true and of other
+        speech are apart; 0 where G does not hear, 1 as far as real mouths of different moments.
+    """
+    mouth = (..., *MOUTH.slices(real.shape[-1]))
+    real, fake, shuffled = (
+        frames[mouth].unflatten(1, (-1, per_group)).flatten(0, 1)
+        for frames in (real, fake, shuffled)
+    )
+    usual = real.var(0).mean().sqrt().clamp_min(1e-6)
+    return {
+        "variation": (fake.var(0).mean().sqrt() / usual).item(),
+        # Two independent moments are sqrt(2) deviations apart.
+        "audio_effect": ((fake - shuffled).square().mean().div(2).sqrt() / usual).item(),
+    }
 
 
 def gradient_energy(frames: Tensor) -> Tensor:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from mlflow import MlflowClient
 
 from s2vgan import artifact
 from s2vgan.cli import _train_parser as train_parser
 from s2vgan.cli import config_of, main
 from s2vgan.media import write_wav
 from s2vgan.runlog import RunLog, read_log
+from s2vgan.tracking import tracking_uri
 
 CONF = Path(__file__).parents[1] / "conf"
 SHORT = [
@@ -112,6 +114,17 @@ def test_an_unknown_or_mistyped_setting_is_named(
     assert named in capsys.readouterr().err
 
 
+def test_help_names_defaults_and_gives_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = capsys.readouterr().out
+    assert said.startswith("usage: s2vgan train --data DATA --out RUN")
+    assert "type:" not in said and "--model CONFIG" not in said
+    assert "dataset folder or URL (required)" in said
+    assert "(default: 0.0002)" in said and "--resume              go on" in said
+    assert "\n  s2vgan train --data DATA --out RUN --resume --minutes 120\n" in said
+
+
 def test_an_unknown_key_in_a_file_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,10 +143,28 @@ def test_training_leaves_what_it_promises(run: Path) -> None:
     assert [line["step"] for line in lines if "loss_g" in line] == [4]
     assert [line["step"] for line in lines if "val/score" in line] == [2, 4]
     assert any("pretrain_audio" in line for line in lines)
-    assert sorted(path.name for path in (run / "samples").iterdir()) == [
-        "step_0000002.png", "step_0000004.png"
-    ]  # fmt: skip
+    samples = ["step_0000002.mp4", "step_0000002.png", "step_0000004.mp4", "step_0000004.png"]
+    assert sorted(path.name for path in (run / "samples").iterdir()) == samples
+    client = MlflowClient(tracking_uri())
+    tracked = client.get_run(json.loads((run / "run.json").read_text())["mlflow_run"])
+    logged = client.list_artifacts(tracked.info.run_id, "samples")
+    assert sorted(item.path for item in logged) == [f"samples/{name}" for name in samples]
+    assert tracked.data.tags["warnings"] == "none"
     assert json.loads((run / "model/manifest.json").read_text())["step"] == 4
+
+
+def test_sample_videos_show_the_same_moments_with_their_sound(run: Path) -> None:
+    films, sounds = [], []
+    for step in (2, 4):
+        with av.open(str(run / f"samples/step_000000{step}.mp4")) as file:
+            frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+        with av.open(str(run / f"samples/step_000000{step}.mp4")) as file:
+            sounds.append(np.concatenate([frame.to_ndarray()[0] for frame in file.decode(audio=0)]))
+        films.append(np.stack(frames).astype(float))
+        assert films[-1].shape == (27, 256, 512, 3)  # 0.9 s of held-out time, real and generated
+    assert abs(films[0] - films[1])[:, :, :240].mean() < 1  # the real half
+    np.testing.assert_array_equal(sounds[0], sounds[1])
+    assert sounds[0].std() > 0.01
 
 
 def test_a_run_goes_on_only_when_asked(

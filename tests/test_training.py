@@ -12,7 +12,7 @@ from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError, RunError
 from s2vgan.training import TrainState, fit_face, pretrain_audio, train_step, wants_bf16
-from s2vgan.validation import validate, validation_rows
+from s2vgan.validation import changes, validate, validation_rows
 
 CONFIG = Config(
     model=ModelConfig(width=8),
@@ -285,13 +285,30 @@ def test_validation_reads_held_out_time(dataset: GroupDataset, config: Config) -
     state, _ = start(dataset, config)
     rows = validation_rows(dataset, dataset.split()[1])
     assert rows.shape == (2, 9) and set(rows.ravel()) == set(dataset.split()[1])
-    readings, picture = validate(state, dataset, rows)
+    readings, samples = validate(state, dataset, rows)
     assert set(readings) == {
         "val/l1", "val/ssim", "val/mouth_r", "val/mouth_r_shuffled", "val/mouth_amplitude",
-        "val/sharpness", "val/score",
+        "val/sharpness", "val/variation", "val/audio_effect", "val/score",
     }  # fmt: skip
     assert all(np.isfinite(list(readings.values())))
-    assert picture.dtype == np.uint8 and picture.shape[-1] == 3
+    assert samples.picture.dtype == np.uint8 and samples.picture.shape[-1] == 3
+    assert samples.film.shape == (27, 32, 64, 3) and samples.film.dtype == np.uint8
+    real = dataset.frames[rows[0]].reshape(27, 32, 32, 3)
+    np.testing.assert_array_equal(samples.film[:, :, :32], real)
+    np.testing.assert_array_equal(samples.speech, dataset.speech(rows[0]))
     again, _ = validate(state, dataset, rows)
     assert again == readings
     assert validation_rows(dataset, np.empty(0, np.int64)).size == 0
+
+
+def test_what_does_not_change_from_group_to_group_reads_zero() -> None:
+    real = torch.rand(2, 30, 3, 32, 32) * 2 - 1
+    other = real[:, torch.randperm(30)].roll(1, 0)
+    perfect = changes(real, real, other, 3)
+    assert perfect["variation"] == pytest.approx(1) and perfect["audio_effect"] == pytest.approx(
+        1, abs=0.1
+    )
+    same = real[:1, :3].repeat(2, 10, 1, 1, 1)  # its three frames differ, its groups do not
+    assert changes(real, same, same, 3) == {"variation": 0, "audio_effect": 0}
+    noisy = changes(real, other, other, 3)
+    assert noisy["variation"] > 0.9 and noisy["audio_effect"] == 0
