@@ -70,8 +70,8 @@ class Sampler:
     """Which sequences each step trains on: a shuffled pass after another, without any state.
 
     A video's part of a pass goes with its length to the power of ``balance``, so that one long
-    video need not drown many short ones. A pass over one video, or over videos of one length, holds each
-    sequence once.
+    video need not drown many short ones. A pass over one video, or over videos of one length, holds
+    each sequence once.
 
     Attributes:
         sequences: (M, K) rows of the dataset, video after video.
