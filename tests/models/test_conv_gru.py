@@ -49,7 +49,7 @@ def test_states_stay_in_range_and_weights_are_orthogonal() -> None:
 @pytest.mark.parametrize("hidden", [3, 16])
 def test_no_state_is_a_state_of_zero(hidden: int, form: torch.memory_format) -> None:
     torch.manual_seed(0)
-    cell = ConvGRUCell(4, hidden).to(memory_format=form)  # type: ignore[call-overload]
+    cell = ConvGRUCell(4, hidden).to(memory_format=form)
     x, bias = torch.randn(2, 3, 4, 8, 8), torch.randn(hidden, 8, 8)
     gradients = []
     for state in (None, torch.zeros(2, hidden, 8, 8)):
