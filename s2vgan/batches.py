@@ -11,8 +11,6 @@ from s2vgan.config import Config, TrainConfig
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError
 
-BALANCE = 0.5  # 1: videos count by their length; 0: all videos count the same
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -62,7 +60,7 @@ class Reading:
         """The batch on its device."""
         audio = self.audio.to(device, non_blocking=True)
         frames = self.frames.to(device, non_blocking=True).flatten(1, 2).movedim(-1, 2)
-        if layout(device) == torch.contiguous_format:
+        if device.type == "cpu":  # pixel losses are faster on whole planes there
             frames = frames.contiguous()
         return Batch(audio, frames.float() / 127.5 - 1)
 
@@ -71,21 +69,23 @@ class Reading:
 class Sampler:
     """Which sequences each step trains on: a shuffled pass after another, without any state.
 
-    A video's part of a pass goes with its length to the power of BALANCE, so that one long video
-    does not drown many short ones. A pass over one video, or over videos of one length, holds each
-    sequence once.
+    A video's part of a pass goes with its length to the power of ``balance``, so that one long
+    video need not drown many short ones. A pass over one video, or over videos of one length, holds
+    each sequence once.
 
     Attributes:
         sequences: (M, K) rows of the dataset, video after video.
         batch: sequences a step over all ranks.
         seed: of the shuffles.
         video: (M,) number of each sequence's video; by default all are of one.
+        balance: 1: videos count by their length; 0: all videos count the same.
     """
 
     sequences: np.ndarray
     batch: int
     seed: int
     video: np.ndarray | None = None
+    balance: float = 0.5
     _passes: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -110,7 +110,8 @@ class Sampler:
             start, end = np.ceil(edges / train.stride - 0.5)  # middles before each edge
             sequences = sequences[end > start]
         video = dataset.video[sequences[:, 0]]
-        return cls(sequences, train.batch // train.sequence, train.seed, video)
+        batch = train.batch // train.sequence
+        return cls(sequences, batch, train.seed, video, train.balance)
 
     def rows(self, step: int, rank: int, world: int) -> np.ndarray:
         """(batch / world, K) rows of a step's share."""
@@ -132,7 +133,7 @@ class Sampler:
     @cached_property
     def _quotas(self) -> np.ndarray:
         """(V,) sequences of each video in a pass; about M in all."""
-        weights = self._lengths**BALANCE
+        weights = self._lengths**self.balance
         return np.rint(len(self.sequences) * weights / weights.sum()).astype(np.int64).clip(1)
 
     def _pass(self, epoch: int) -> np.ndarray:
@@ -153,11 +154,3 @@ class Sampler:
                 del self._passes[min(self._passes)]
             self._passes[epoch] = places[order]
         return self._passes[epoch]
-
-
-def layout(device: torch.device) -> torch.memory_format:
-    """How pictures lie in memory: tensor cores want channels last.
-
-    On CPUs the gates of a ConvGRU, which are slices of channels, are faster as whole planes.
-    """
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format

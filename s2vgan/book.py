@@ -60,7 +60,7 @@ class RunBook:
         self._log = RunLog(folder, state.step)
         self._losses: dict[str, float] = {}
         self._interval: list[dict[str, float]] = []  # losses since the last evaluation
-        self._logged_step, self._logged_seconds = state.step, state.seconds
+        self._logged_step, self._logged_seconds, self._waited = state.step, state.seconds, 0.0
         write_text(folder / "config.json", json.dumps(state.config.to_dict(), indent=2) + "\n")
         run = read_run(folder)
         started = tracker.start(
@@ -75,18 +75,20 @@ class RunBook:
         run["mlflow_run"] = started or run.get("mlflow_run")
         write_text(folder / RUN_FILE, json.dumps(run, indent=2) + "\n")
 
-    def log(self, seconds: float, values: dict[str, float]) -> None:
-        """One line of losses, at ``seconds`` of training."""
+    def log(self, seconds: float, values: dict[str, float], waited: float = 0.0) -> None:
+        """One line of losses, at ``seconds`` of training; so far it has ``waited`` for batches."""
         state, train = self._state, self._state.config.train
         if "loss_g" in values:
             groups = (state.step - self._logged_step) * train.batch
+            passed = max(seconds - self._logged_seconds, 1e-9)
             values = values | {
                 "lr_g": train.lr_g,
                 "lr_d": train.lr_d,
                 "skipped": state.skipped,
-                "groups_per_second": groups / max(seconds - self._logged_seconds, 1e-9),
+                "groups_per_second": groups / passed,
+                "data_wait": (waited - self._waited) / passed,
             }
-            self._losses = values
+            self._losses, self._waited = values, waited
             self._interval.append(values)
         self._logged_step, self._logged_seconds = state.step, seconds
         self._log.write(state.step, seconds, values)

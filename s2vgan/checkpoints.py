@@ -94,7 +94,7 @@ def load_checkpoint(state: TrainState, folder: Path, dataset: str) -> list[str]:
     state.opt_g.load_state_dict(content["opt_g"])
     state.opt_d.load_state_dict(content["opt_d"])
     state.step, state.seconds = content["step"], content["seconds"]
-    state.skipped = content["skipped"]
+    state.skips.fill_(content["skipped"])
     return damaged
 
 

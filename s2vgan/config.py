@@ -137,6 +137,7 @@ class TrainConfig:
         batch: groups a step over all workers (batch / sequence sequences).
         sequence: consecutive groups the state is carried over in one step.
         stride: seconds of video between the sequences that are trained on; 0 for all of them.
+        balance: a video counts by its length to this power: 1 by its length, 0 all the same.
         steps: of training in all; the budget in minutes may end it earlier.
         minutes: of training in all, 0 for no limit.
         pretrain_steps: of the audio encoder alone, before step 0.
@@ -148,6 +149,7 @@ class TrainConfig:
         held_out: share of each video's time, at its end, that training never sees.
         evaluate_every: steps between evaluations; each writes a checkpoint and samples.
         amp: mixed precision: off, bf16 autocast, or auto for bf16 where the processor has it.
+        compile: G and D by torch.compile, which takes minutes at the start; for GPUs.
         seed: of weights, batches and noise.
     """
 
@@ -158,6 +160,7 @@ class TrainConfig:
     batch: int = 16
     sequence: int = 2
     stride: float = 0.0
+    balance: float = 0.5
     steps: int = 100_000
     minutes: float = 30.0
     pretrain_steps: int = 300
@@ -168,6 +171,7 @@ class TrainConfig:
     held_out: float = 0.15
     evaluate_every: int = 250
     amp: Literal["auto", "off", "bf16"] = "auto"
+    compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -180,6 +184,7 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             _between(f"train.{name}", getattr(self, name), 0, 0.99999)
         _one_of("train.amp", self.amp, ("auto", "off", "bf16"))
+        _between("train.balance", self.balance, 0, 1)
         _between("train.ema", self.ema, 0, 1)
         _between("train.held_out", self.held_out, 0.01, 0.9)
         if self.batch % self.sequence:

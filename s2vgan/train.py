@@ -126,7 +126,8 @@ def train_loop(
             if state.step % LOG_EVERY == 0 or done:
                 done |= _agreed(_spent(state), device, world)
                 if book:
-                    book.log(state.seconds, {name: value.item() for name, value in losses.items()})
+                    values = {name: value.item() for name, value in losses.items()}
+                    book.log(state.seconds, values, loader.waited)
             if state.step % config.train.evaluate_every == 0 or done:
                 readings = book.evaluate() if book else {}
                 if report:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from s2vgan.batches import Batch, layout
+from s2vgan.batches import Batch
 from s2vgan.config import Config
 from s2vgan.dataset import GroupDataset
 from s2vgan.losses import (
@@ -46,9 +46,9 @@ class TrainState:
         opt_d: optimiser of ``d``.
         step: steps done.
         seconds: of training done.
-        skipped: updates of ``g`` or ``d`` left out, their gradient not being finite.
         rank: of this process.
         world: number of processes.
+        skips: () int64 on the device, see :attr:`skipped`.
     """
 
     config: Config
@@ -59,9 +59,14 @@ class TrainState:
     opt_d: torch.optim.Adam
     step: int = 0
     seconds: float = 0.0
-    skipped: int = 0
     rank: int = 0
     world: int = 1
+    skips: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
+
+    @property
+    def skipped(self) -> int:
+        """Updates of ``g`` or ``d`` left out, their gradient not being finite."""
+        return int(self.skips.item())
 
     @property
     def face(self) -> Face:
@@ -93,20 +98,24 @@ class TrainState:
     ) -> "TrainState":
         """New networks and optimisers, the same on every rank; not wrapped in DDP yet."""
         torch.manual_seed(config.train.seed)
-        pictures = layout(torch.device(device))
+        train, pictures = config.train, torch.channels_last  # for tensor cores, and for AMX
         face = build_face(config.model, spec).to(device).to(memory_format=pictures)
         judge = build_discriminator(config.model, spec).to(device).to(memory_format=pictures)
-        train = config.train
+        ema = copy.deepcopy(face) if train.ema else face
+        if train.compile:  # in place: DDP wraps them, and checkpoints name their weights, as ever
+            face.compile()
+            judge.compile()
         betas = (train.beta1, train.beta2)
         return cls(
             config=config,
             g=face,
             d=judge,
-            ema=copy.deepcopy(face) if train.ema else face,
+            ema=ema,
             opt_g=torch.optim.Adam(face.parameters(), train.lr_g, betas, fused=True),
             opt_d=torch.optim.Adam(judge.parameters(), train.lr_d, betas, fused=True),
             rank=rank,
             world=world,
+            skips=torch.zeros((), dtype=torch.int64, device=device),
         )
 
     def distribute(self) -> None:
@@ -196,14 +205,13 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
 
     # All randomness of the step, dropout included, comes from here: nothing to keep for a resume.
     torch.manual_seed(_mix(config.train.seed, state.step, state.rank))
-    z = torch.randn(*audio.shape[:2], config.model.z_dim).to(device)
+    z = torch.randn(*audio.shape[:2], config.model.z_dim, device=device)
     pose = face.codes.pose(frames.flatten(0, 1))
     pose = pose.view(len(frames), groups, frames_per_group, config.model.pose_dim)
-    shake = torch.randn(pose.shape).to(device)
-    pose = pose + config.train.pose_noise * shake
+    pose = pose + config.train.pose_noise * torch.randn_like(pose)
     if config.train.gain:
-        level = config.train.gain * (2 * torch.rand(len(audio), 1, 1) - 1)  # dB
-        audio = audio * (10 ** (level / 20)).to(device)
+        level = config.train.gain * (2 * torch.rand(len(audio), 1, 1, device=device) - 1)  # dB
+        audio = audio * 10 ** (level / 20)
 
     def as_groups(frames: Tensor) -> Tensor:
         return frames.unflatten(1, (groups, frames_per_group)).flatten(0, 1)
@@ -224,15 +232,17 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
             loss_d = loss_d + config.loss.wrong * rejection_loss(form, wrong)
     state.opt_d.zero_grad()
     loss_d.backward()
-    norm_d = _update(state, state.d, state.opt_d)
+    norm_d, _ = _update(state, state.d, state.opt_d)
 
     judge.requires_grad_(False)
     terms = {}
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-        features = judge.features(fake_groups)
-        judged = judge.compare(features, heard).float()
         if config.loss.features:
+            features = judge.features(fake_groups)
+            judged = judge.compare(features, heard).float()
             terms["features"] = feature_loss(features, judge.features(real_groups))
+        else:
+            judged = judge(fake_groups, heard).float()
     judge.requires_grad_(True)
     terms["gan"] = adversarial_loss(form, judged)
     wanted = config.loss.l1 + config.loss.ssim + config.loss.seam > 0
@@ -243,13 +253,14 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
     loss_g = weighted_sum(config.loss, terms)
     state.opt_g.zero_grad()
     loss_g.backward()
-    norm_g = _update(state, state.g, state.opt_g)
-    if not torch.isfinite(norm_g):  # BatchNorm has seen what was not finite: forget it
-        for buffer, before in zip(face.buffers(), statistics, strict=True):
-            buffer.copy_(before)
-    elif config.train.ema:
+    norm_g, finite = _update(state, state.g, state.opt_g)
+    for buffer, before in zip(face.buffers(), statistics, strict=True):
+        # BatchNorm that has seen what was not finite forgets it.
+        buffer.copy_(torch.where(finite, buffer, before))
+    if config.train.ema:
         # A fixed decay would remember the untrained start for thousands of steps.
-        _average(state.ema, face, min(config.train.ema, (1 + state.step) / (10 + state.step)))
+        decay = min(config.train.ema, (1 + state.step) / (10 + state.step))
+        _average(state.ema, face, finite * (1 - decay))
     state.step += 1
     seen = {
         "loss_d": loss_d,
@@ -268,23 +279,31 @@ def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _update(state: TrainState, module: nn.Module, optimiser: torch.optim.Adam) -> Tensor:
+def _update(
+    state: TrainState, module: nn.Module, optimiser: torch.optim.Adam
+) -> tuple[Tensor, Tensor]:
     """One optimiser step with its gradient clipped, or none if the gradient is not finite.
 
-    DDP has averaged the gradients: the norm, and so the decision, is the same on every rank.
+    DDP has averaged the gradients: the norm, and so the decision, is the same on every rank. It is
+    made where the gradient lies, so that nobody waits for the GPU to say.
+
+    Returns:
+        The norm before clipping, and whether it is finite, a () bool.
     """
     limit = state.config.train.clip or float("inf")
     norm = torch.nn.utils.clip_grad_norm_(module.parameters(), limit)
-    if torch.isfinite(norm):
-        optimiser.step()
-    else:
-        state.skipped += 1
-    return norm
+    finite = torch.isfinite(norm)
+    # As GradScaler has it: the fused Adam changes nothing, its own state included, where this is 1.
+    optimiser.found_inf = (~finite).float()  # type: ignore[attr-defined]
+    optimiser.step()
+    state.skips += ~finite
+    return norm, finite
 
 
 @torch.no_grad()
-def _average(ema: nn.Module, current: nn.Module, decay: float) -> None:
+def _average(ema: nn.Module, current: nn.Module, share: Tensor) -> None:
+    """Move ``ema`` by a () share of the way to ``current``."""
     for weight, new_weight in zip(ema.parameters(), current.parameters(), strict=True):
-        weight.lerp_(new_weight, 1 - decay)
+        weight.lerp_(new_weight, share)
     for buffer, new_buffer in zip(ema.buffers(), current.buffers(), strict=True):
         buffer.copy_(new_buffer)

@@ -110,6 +110,8 @@ def test_what_contradicts_or_is_out_of_range_is_refused() -> None:
         LossConfig(l1=-1)
     with pytest.raises(ConfigError, match="train.held_out"):
         TrainConfig(held_out=0)
+    with pytest.raises(ConfigError, match="train.balance"):
+        TrainConfig(balance=1.5)
     with pytest.raises(ConfigError, match="train.seed"):
         TrainConfig(seed=-1)
     with pytest.raises(ConfigError, match="train.beta1"):

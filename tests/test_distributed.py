@@ -1,5 +1,7 @@
 """DDP as plain processes over gloo: what a trainer of Ray's would do, without Ray."""
 
+import dataclasses
+import functools
 import socket
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from s2vgan.train import Launch, train_loop
 from s2vgan.training import TrainState, train_step
 
 CONFIG = Config(model=ModelConfig(width=4), train=TrainConfig(amp="off"))
+COMPILED = dataclasses.replace(CONFIG, train=TrainConfig(amp="off", compile=True))
 WAV2PIX = Config(
     ModelConfig(
         kind="wav2pix", z_dim=0, width=4, audio_features="waveform", audio_past=0.5,
@@ -39,6 +42,8 @@ def _same(value: torch.Tensor) -> bool:
 
 def _train_on_different_data(rank: int, port: int, config: Config) -> None:
     _join(rank, port)
+    if config.train.compile:
+        torch.compile = functools.partial(torch.compile, backend="aot_eager")
     spec = GroupSpec(size=32)
     state = TrainState.create(config, spec, rank=rank, world=2)
     random = torch.Generator().manual_seed(rank)
@@ -77,7 +82,14 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.parametrize("config", [CONFIG, WAV2PIX], ids=["gru", "wav2pix"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(CONFIG, id="gru"),
+        pytest.param(COMPILED, id="compiled", marks=pytest.mark.slow),
+        pytest.param(WAV2PIX, id="wav2pix"),
+    ],
+)
 def test_two_ranks_stay_equal(config: Config) -> None:
     # An assertion that fails in one of the processes is raised again here.
     multiprocessing.spawn(_train_on_different_data, (_free_port(), config), 2)

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,20 @@ def test_a_long_video_does_not_drown_the_short_ones() -> None:
     later = np.concatenate([sampler.rows(step, 0, 1).ravel() for step in range(2 * 213)])
     counts = np.bincount(later, minlength=1704)[:1600]
     assert counts.min() >= 1 and counts.max() <= 2
+
+
+@pytest.mark.parametrize(("balance", "shares"), [(1.0, [1600, 100, 4]), (0.0, [1, 1, 1])])
+def test_balance_goes_from_length_to_none(balance: float, shares: list[int]) -> None:
+    video = np.repeat([0, 1, 2], [1600, 100, 4])
+    sampler = Sampler(np.arange(1704)[:, None], batch=8, seed=0, video=video, balance=balance)
+    seen = np.concatenate([sampler.rows(step, 0, 1).ravel() for step in range(213)])
+    found = np.bincount(video[seen]) / len(seen)
+    np.testing.assert_allclose(found, np.array(shares) / sum(shares), atol=0.01)
+
+
+def test_the_key_sets_the_balance(dataset: GroupDataset) -> None:
+    train = dataclasses.replace(CONFIG.train, balance=0.25)
+    assert Sampler.over(dataset, dataset.split()[0], train).balance == 0.25
 
 
 def test_fewer_sequences_than_a_batch_are_refused() -> None:
@@ -251,6 +266,9 @@ def test_a_step_without_a_finite_gradient_changes_nothing(dataset: GroupDataset)
         state, dataclasses.replace(batch, frames=batch.frames * nan, audio=batch.audio * nan)
     )
     assert state.skipped == 2  # D's update and G's
+    for optimiser in (state.opt_g, state.opt_d):
+        assert all(one["step"] == 1 for one in optimiser.state.values())
+        assert all(torch.isfinite(one["exp_avg"]).all() for one in optimiser.state.values())
     for module, values in kept.items():
         for name, value in getattr(state, module).state_dict().items():
             assert torch.equal(value, values[name]), f"{module}.{name}"
@@ -267,6 +285,32 @@ def test_bf16_trains_weights_of_full_precision(dataset: GroupDataset, config: Co
     assert sum(moved) > len(moved) / 2
     assert all(value.dtype == torch.float32 for value in state.g.parameters())
     assert wants_bf16("bf16", state.device) and not wants_bf16("off", state.device)
+
+
+def test_a_compiled_run_is_the_same_run(
+    dataset: GroupDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The graphs are traced as for a GPU, and run as they are: the compiler of C++ takes minutes.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    train = dataclasses.replace(CONFIG.train, compile=True)
+    compiled = dataclasses.replace(CONFIG, model=ModelConfig(width=4), train=train)
+    eager = dataclasses.replace(compiled, train=CONFIG.train)
+    plain, sampler = start(dataset, eager)
+    wanted = steps(plain, sampler, dataset, 4)
+    torch._dynamo.utils.counters.clear()
+    state, sampler = start(dataset, compiled)
+    found = steps(state, sampler, dataset, 2)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2  # G and D
+    path = save_checkpoint(state, tmp_path, dataset.info.sha256)
+    content = torch.load(path, weights_only=True)
+    for part, module in (("g", plain.g), ("d", plain.d), ("ema", plain.ema)):
+        assert set(content[part]) == set(module.state_dict())
+    resumed = TrainState.create(compiled, dataset.spec)
+    load_checkpoint(resumed, tmp_path, dataset.info.sha256)
+    found_later = steps(state, sampler, dataset, 2)
+    assert steps(resumed, sampler, dataset, 2) == found_later
+    np.testing.assert_allclose(found + found_later, wanted, rtol=1e-3)
+    torch._dynamo.reset()
 
 
 def test_the_average_follows_the_weights(dataset: GroupDataset) -> None:

@@ -46,6 +46,11 @@ def _blur(size: int, device: torch.device) -> Tensor:
         return matrix.to(device)
 
 
+def _blurred(x: Tensor) -> Tensor:
+    """The Gaussian mean of each whole window of (..., H, W), (..., H - 10, W - 10)."""
+    return _blur(x.shape[-2], x.device) @ (x @ _blur(x.shape[-1], x.device).T)
+
+
 def _ssim_valid(a: Tensor, b: Tensor) -> Tensor:
     """SSIM at every pixel whose whole window lies inside; 10 rows and columns fewer.
 
@@ -57,16 +62,15 @@ def _ssim_valid(a: Tensor, b: Tensor) -> Tensor:
     # Variances are small differences of large moments: never in half precision.
     with torch.autocast(a.device.type, enabled=False):
         a, b = a.float() + 1, b.float() + 1
-        # The five moments share one blur.
-        moments = torch.stack([a, b, a * a, b * b, a * b])
-        moments = moments @ _blur(a.shape[-1], a.device).T
-        moments = _blur(a.shape[-2], a.device) @ moments
-        mean_a, mean_b, square_a, square_b, product = moments.unbind()
+        # SSIM knows the variances only by their sum. The mean of b is apart: where b is real, no
+        # gradient goes through it.
+        moments = torch.stack([a, a * b, a * a + b * b])
+        mean_a, product, squares = _blurred(moments).unbind()
+        mean_b = _blurred(b)
         c1, c2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
-        covariance = product - mean_a * mean_b
-        variances = (square_a - mean_a * mean_a) + (square_b - mean_b * mean_b)
-        structure = (2 * covariance + c2) / (variances + c2)
-        return structure * (2 * mean_a * mean_b + c1) / (mean_a * mean_a + mean_b * mean_b + c1)
+        means, product_of_means = mean_a * mean_a + mean_b * mean_b, mean_a * mean_b
+        structure = (2 * (product - product_of_means) + c2) / (squares - means + c2)
+        return structure * (2 * product_of_means + c1) / (means + c1)
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:

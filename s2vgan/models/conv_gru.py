@@ -31,27 +31,35 @@ class ConvGRUCell(nn.Module):
         nn.init.orthogonal_(self.from_state.weight)
         self.from_input.bias = nn.Parameter(torch.zeros(3 * hidden))
 
-    def forward(self, x: Tensor, state: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, state: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """Run over a sequence.
 
         Args:
             x: (B, T, inputs, H, W), the input of each step.
-            state: (B, hidden, H, W), H' of the first step.
+            state: (B, hidden, H, W), H' of the first step; None for zero, which is faster.
             bias: (hidden, H, W), added inside the tanh of every step.
 
         Returns:
             (B, T, hidden, H, W), the state after each step; the last one starts the next call.
         """
-        batch, steps = x.shape[:2]
-        projected = self.from_input(x.flatten(0, 1)).unflatten(0, (batch, steps))
+        parts = [2 * self.hidden, self.hidden]  # both gates at once, the candidate
+        projected = _planes(self.from_input(x.flatten(0, 1))).unflatten(0, x.shape[:2])
         states = []
-        for step in range(steps):
-            x_z, x_r, x_n = projected[:, step].chunk(3, dim=1)
-            h_z, h_r, h_n = self.from_state(state).chunk(3, dim=1)
-            update = torch.sigmoid(x_z + h_z)
-            reset = torch.sigmoid(x_r + h_r)
-            inner = x_n + reset * h_n
+        for now in projected.unbind(1):
+            x_gates, inner = now.split(parts, dim=1)
+            if state is None:  # convolutions of zero are zero
+                update = torch.sigmoid(x_gates[:, : self.hidden])
+                old: Tensor | float = 0.0
+            else:
+                h_gates, h_n = _planes(self.from_state(state)).split(parts, dim=1)
+                update, reset = torch.sigmoid(x_gates + h_gates).chunk(2, dim=1)
+                inner, old = torch.addcmul(inner, reset, h_n), state
             candidate = torch.tanh(inner if bias is None else inner + bias)
-            state = (1 - update) * candidate + update * state
+            state = torch.addcmul(candidate, update, old - candidate)
             states.append(state)
         return torch.stack(states, dim=1)
+
+
+def _planes(x: Tensor) -> Tensor:
+    """(N, C, H, W) with each channel in one piece on CPUs, which are slow at slices otherwise."""
+    return x.contiguous() if x.device.type == "cpu" else x

@@ -97,8 +97,7 @@ class SequenceDiscriminator(Discriminator):
             x = frames.flatten(1, 2)
         else:
             x = self.each_frame(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-            start = x.new_zeros(len(x), self.gru.hidden, *x.shape[-2:])
-            x = self.gru(x, start)[:, -1]
+            x = self.gru(x)[:, -1]
         return self.picture(x)
 
     def compare(self, features: Tensor, audio_code: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ MOUTH_GRID = (16, 24)
 
 def luma(frames: Tensor) -> Tensor:
     """BT.601 luma of (N, 3, S, S) RGB in [-1, 1] as (N, 1, S, S) in [-1, 1]."""
-    weights = frames.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (frames * weights).sum(1, keepdim=True)
+    red, green, blue = frames.split(1, dim=1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 class FaceCodes(nn.Module):

@@ -87,12 +87,11 @@ class Generator(nn.Module):
         if self.mean_face is not None:
             self.mean_face.copy_(torch.atanh(face.clamp(-0.98, 0.98)))
 
-    def first_state(self, batch: int) -> Tensor:
-        """State before the first group: (B, 3, S, S), zero or the mean face."""
-        weight = next(self.trunk.parameters())
+    def first_state(self, batch: int) -> Tensor | None:
+        """State before the first group: the mean face (B, 3, S, S), or None for zero."""
         if self.mean_face is not None and self.start_from_mean:
             return torch.tanh(self.mean_face).expand(batch, -1, -1, -1)
-        return weight.new_zeros(batch, 3, self.size, self.size)
+        return None
 
     def forward(self, condition: Tensor, state: Tensor | None = None) -> Tensor:
         """Generate K contiguous groups of B sequences.

@@ -1,3 +1,4 @@
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -42,3 +43,18 @@ def test_states_stay_in_range_and_weights_are_orthogonal() -> None:
     assert states.abs().max() <= 1
     rows = cell.from_state.weight.flatten(1)
     torch.testing.assert_close(rows @ rows.T, torch.eye(24), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("hidden", [3, 16])
+def test_no_state_is_a_state_of_zero(hidden: int, form: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    cell = ConvGRUCell(4, hidden).to(memory_format=form)
+    x, bias = torch.randn(2, 3, 4, 8, 8), torch.randn(hidden, 8, 8)
+    gradients = []
+    for state in (None, torch.zeros(2, hidden, 8, 8)):
+        states = cell(x, state, bias)
+        gradients.append(torch.autograd.grad(states.square().sum(), list(cell.parameters())))
+        torch.testing.assert_close(states, cell(x, torch.zeros(2, hidden, 8, 8), bias))
+    for ours, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, wanted, atol=1e-4, rtol=1e-4)
