@@ -2,7 +2,9 @@
 
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,6 +17,8 @@ class TrainingProgress:
 
     def __init__(self, folder: Path, config: Config) -> None:
         self._folder, self._train = folder, config.train
+        self._told: set[str] = set()
+        self._old = [line for line in read_log(folder) if "warnings" in line]  # told before
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -24,6 +28,19 @@ class TrainingProgress:
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+
+    def _tell(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Print the warnings that are new; one that comes again at each evaluation is told once.
+
+        A kind of warning is known by what stands before its first colon, since its figures change.
+        """
+        for line in lines:
+            if "warnings" not in line or line in self._old:
+                continue
+            for sentence in line["warnings"]:
+                if (kind := sentence.partition(":")[0]) not in self._told:
+                    self._told.add(kind)
+                    tqdm.write(f"step {line['step']}: {sentence}", file=sys.stderr)
 
     def _follow(self) -> None:
         timed = self._train.minutes > 0
@@ -35,6 +52,7 @@ class TrainingProgress:
             while True:
                 ended = self._ended.wait(pause)
                 lines = read_log(self._folder)
+                self._tell(lines)
                 if lines:
                     last = lines[-1]
                     shown = {key: value for line in lines[-3:] for key, value in line.items()}
