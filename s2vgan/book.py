@@ -149,7 +149,7 @@ class RunBook:
                 mlflow_run=read_run(self._folder)["mlflow_run"] or "",
             )
         except (OSError, SafetensorError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
+            reason = error.strerror if isinstance(error, OSError) else None
             raise RunError(unwritten(folder, reason or str(error))) from error
 
     def _deliver(self, last: bool = False) -> None:

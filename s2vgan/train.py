@@ -93,26 +93,30 @@ def train_loop(
             others return.
     """
     config = launch.config
-    book, damaged = None, []
-    try:
+    with _together(device, world) as all_well:
         dataset = GroupDataset.load(launch.data)
         training, held_out = dataset.split(config.train.held_out)
-        sampler = Sampler.over(dataset, training, config.train)
+        try:
+            sampler = Sampler.over(dataset, training, config.train)
+        except DatasetError as error:
+            raise DatasetError(f"{launch.data}: {error}") from error
         state = TrainState.create(config, dataset.spec, device, rank, world)
         resumed = any(launch.checkpoints.glob("step_*.pt"))
+        damaged = []
         if resumed:
             damaged = load_checkpoint(state, launch.checkpoints, dataset.info.sha256)
+    if not all_well:
+        return  # another worker cannot start, and says why
+    book = None
+    with _together(device, world) as all_well:
         if rank == 0:
             checked = validation_rows(dataset, held_out)
             book = RunBook(
                 launch.folder, launch.name, launch.data, dataset, checked, state,
                 launch.tracking, launch.parent, damaged,
             )  # fmt: skip
-    except S2VError:
-        _anybody(True, device, world)
-        raise
-    if _anybody(False, device, world):
-        return  # another worker cannot start, and says why
+    if not all_well:
+        return
     started = time.monotonic() - state.seconds
     desk = _Desk(book, launch, state)
     try:
@@ -213,13 +217,26 @@ class _Desk:
             self.error = error
 
 
-def _anybody(problem: bool, device: torch.device, world: int) -> bool:
-    """Whether any worker has a problem: one that gives up alone leaves the others waiting."""
-    if world == 1:
-        return problem
-    word = torch.tensor([float(problem)], device=device)
-    distributed.all_reduce(word, distributed.ReduceOp.MAX)
-    return bool(word.item())
+@contextlib.contextmanager
+def _together(device: torch.device, world: int) -> Iterator[list[bool]]:
+    """Go on only if no worker failed inside: one that gives up alone leaves the others waiting.
+
+    Yields:
+        A list that is empty afterwards where another worker failed.
+    """
+    all_well = [True]
+    error: S2VError | None = None
+    try:
+        yield all_well
+    except S2VError as raised:
+        error = raised
+    failed = torch.tensor([float(error is not None)], device=device)
+    if world > 1:
+        distributed.all_reduce(failed, distributed.ReduceOp.MAX)
+    if failed.item():
+        all_well.clear()
+    if error:
+        raise error
 
 
 def _agreed(word: int, device: torch.device, world: int) -> int:
@@ -370,7 +387,10 @@ def train(
                 f"MLflow was not told all of this run; when it answers, `s2vgan mlflow --deliver "
                 f"{folder}` tells it."
             )
-    if asked.is_set() and read_run(folder)["status"] != "FINISHED":
+    run = read_run(folder)
+    if asked.is_set() and run.get("status") != "FINISHED":
+        if run.get("step", -1) > 0:
+            print(f"Stopped at step {run['step']}; the same command with --resume goes on.")
         raise KeyboardInterrupt
     return folder
 
