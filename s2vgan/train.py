@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import errno
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +30,7 @@ from s2vgan.ledger import DatasetInfo, read_dataset
 from s2vgan.loading import Loader
 from s2vgan.models import build_face
 from s2vgan.progress import TrainingProgress
-from s2vgan.runlog import METRICS, RUN_FILE, read_run, update_run
+from s2vgan.runlog import METRICS, RUN_FILE, read_run, unwritten, update_run
 from s2vgan.tracking import Delivery, is_delivered, tracking_uri
 from s2vgan.training import TrainState, fit_face, pretrain_audio, train_step
 from s2vgan.validation import validation_rows
@@ -408,6 +410,8 @@ def fit(trainer: ray.train.torch.TorchTrainer, folder: Path) -> None:
     except Exception as error:
         if told.is_file():
             raise RunError(told.read_text()) from error
+        if (full := os.strerror(errno.ENOSPC)) in str(error):  # of a sentence, or of Ray's files
+            raise RunError(unwritten(folder, full)) from error
         raise
     shutil.rmtree(folder / "ray", ignore_errors=True)  # our own checkpoints are the run's
     if told.is_file():

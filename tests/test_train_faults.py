@@ -522,7 +522,7 @@ def test_a_job_that_does_not_end_when_asked_is_left(
     asked, end = threading.Event(), threading.Event()
     asked.set()
     with pytest.raises(KeyboardInterrupt):
-        interrupt.supervise(lambda: bool(end.wait()), asked)
+        interrupt.supervise(lambda: print(end.wait()), asked)
     end.set()
     with pytest.raises(RunError, match="its own"):
         interrupt.supervise(_fail, threading.Event())
