@@ -20,7 +20,8 @@ from s2vgan.errors import ConfigError, RunError
 from s2vgan.models import Face, build_face
 from s2vgan.spec import GroupSpec
 
-FOLDER = "model"  # of a run
+FOLDER = "model"  # of a run: the latest
+BEST = "best"  # of a run: the best by val/score
 WEIGHTS, CONFIG, MANIFEST, CARD = (
     "model.safetensors",
     "config.json",

@@ -93,7 +93,7 @@ class Sampler:
             raise DatasetError(
                 f"the training time holds {len(self.sequences)} sequences of "
                 f"{self.sequences.shape[1]} groups, fewer than one batch of {self.batch}: lower "
-                "train.batch or extract more video."
+                "train.batch or train.sequence, or extract more video."
             )
 
     @classmethod

@@ -1,32 +1,30 @@
 """Rank 0's records of a training run: log, MLflow, samples, checkpoints and the model."""
 
 import json
+import shutil
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
+from safetensors import SafetensorError
 
 from s2vgan import artifact, detectors
 from s2vgan.checkpoints import save_checkpoint
 from s2vgan.dataset import GroupDataset
+from s2vgan.errors import RunError
 from s2vgan.files import write_text
 from s2vgan.media import write_video
-from s2vgan.runlog import RunLog
+from s2vgan.runlog import RunLog, read_run, unwritten, update_run, writing
 from s2vgan.synthesis import enlarge
-from s2vgan.tracking import Tracker
+from s2vgan.tracking import Delivery
 from s2vgan.training import TrainState
 from s2vgan.validation import Samples, validate
 
-RUN_FILE, CHECKPOINTS = "run.json", "checkpoints"
+CHECKPOINTS = "checkpoints"
 SHOWN_LOSSES = ("loss_d", "loss_g")
 FILM_SIDE = 256  # pixels of a face in a sample video, about: small ones are enlarged
-
-
-def read_run(folder: Path) -> dict[str, Any]:
-    """The contents of RUN/run.json: name, data, dataset and mlflow_run; empty if there is none."""
-    path = folder / RUN_FILE
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 class RunBook:
@@ -40,8 +38,9 @@ class RunBook:
         dataset: GroupDataset,
         checked: np.ndarray,
         state: TrainState,
-        tracker: Tracker,
+        tracking: str,
         parent: str | None,
+        warnings: Sequence[str] = (),
     ) -> None:
         """Open the records, or go on with those of the run that ``state`` was loaded from.
 
@@ -52,28 +51,41 @@ class RunBook:
             dataset: its contents.
             checked: (B, K) rows to validate on.
             state: of the run, at the step from which it goes on.
-            tracker: not started yet.
+            tracking: MLflow URI.
             parent: MLflow run of the sweep that the run belongs to.
+            warnings: about what was met at the start.
+
+        Raises:
+            RunError: if they cannot be written; so do all methods.
         """
         self._folder, self._name, self._dataset, self._checked = folder, name, dataset, checked
-        self._state, self._tracker = state, tracker
-        self._log = RunLog(folder, state.step)
+        self._state = state
+        _tidy(folder)
+        resumed = state.step > 0
+        self._log = RunLog(folder, state.step if resumed else -1)
         self._losses: dict[str, float] = {}
         self._interval: list[dict[str, float]] = []  # losses since the last evaluation
         self._logged_step, self._logged_seconds, self._waited = state.step, state.seconds, 0.0
-        write_text(folder / "config.json", json.dumps(state.config.to_dict(), indent=2) + "\n")
-        run = read_run(folder)
-        started = tracker.start(
-            name,
-            state.config.to_dict(),
-            tags={"run_folder": str(folder), "git_commit": artifact.git_commit()},
-            parent=parent,
-            run_id=run.get("mlflow_run"),
-        )
-        tracker.log_input(dataset.info.sha256, Path(data).name, data)
-        run |= {"name": name, "data": data, "dataset": dataset.info.sha256}
-        run["mlflow_run"] = started or run.get("mlflow_run")
-        write_text(folder / RUN_FILE, json.dumps(run, indent=2) + "\n")
+        with writing(folder / "config.json"):
+            write_text(folder / "config.json", json.dumps(state.config.to_dict(), indent=2) + "\n")
+        old = read_run(folder)
+        new = {
+            "name": name,
+            "data": data,
+            "dataset": dataset.info.sha256,
+            "parent": parent,
+            "tags": {"run_folder": str(folder), "git_commit": artifact.git_commit()},
+            "begun": int(time.time() * 1000),
+            "ended": None,
+            "status": "RUNNING",
+            "step": state.step if resumed else -1,
+            "mlflow_run": None,
+            "told": None,
+        }
+        update_run(folder, **new | {k: old[k] for k in ("begun", "mlflow_run", "told") if k in old})
+        self._delivery = Delivery(folder, tracking)
+        self._warn(warnings)
+        self._deliver()
 
     def log(self, seconds: float, values: dict[str, float], waited: float = 0.0) -> None:
         """One line of losses, at ``seconds`` of training; so far it has ``waited`` for batches."""
@@ -92,50 +104,89 @@ class RunBook:
             self._interval.append(values)
         self._logged_step, self._logged_seconds = state.step, seconds
         self._log.write(state.step, seconds, values)
-        self._tracker.log_metrics(values, state.step)
 
     def evaluate(self) -> dict[str, float]:
-        """Validate on held-out time; write samples, a checkpoint and the model."""
+        """Validate on held-out time; write samples, the model and a checkpoint.
+
+        The checkpoint comes last, and with it the step up to which MLflow is told: what a run
+        that goes on from the one before will do again has been told to nobody.
+        """
         state = self._state
         readings: dict[str, float] = {}
         if self._checked.size:
             readings, samples = validate(state, self._dataset, self._checked)
             warnings = detectors.find(state.config, state.step, self._interval, readings)
             self._log.write(state.step, state.seconds, readings, warnings)
-            self._tracker.log_metrics(readings, state.step)
-            self._tracker.set_tag(detectors.TAG, " ".join(warnings) or "none")
+            tags = read_run(self._folder)["tags"] | {detectors.TAG: " ".join(warnings) or "none"}
+            update_run(self._folder, tags=tags)
             self._interval = []
             self._write_samples(samples)
-        identity = self._dataset.info.sha256
-        save_checkpoint(state, self._folder / CHECKPOINTS, identity)
-        artifact.save(
-            self._folder / artifact.FOLDER,
-            state.ema,
-            state.config,
-            name=self._name,
-            dataset=identity,
-            step=state.step,
-            readings=readings,
-            mlflow_run=self._tracker.run_id or "",
-        )
+        self._save_model(artifact.FOLDER, readings)
+        score = readings.get("val/score", float("nan"))
+        if score > state.best or (readings and not (self._folder / artifact.BEST).is_dir()):
+            state.best = max(state.best, score)
+            self._save_model(artifact.BEST, readings)
+        self.save()
         losses = {name: value for name, value in self._losses.items() if name in SHOWN_LOSSES}
         return losses | readings
 
+    def save(self) -> None:
+        """Write a checkpoint, and tell MLflow what it settles."""
+        state = self._state
+        save_checkpoint(state, self._folder / CHECKPOINTS, self._dataset.info.sha256)
+        update_run(self._folder, step=state.step)
+        self._deliver()
+
     def _write_samples(self, samples: Samples) -> None:
-        """RUN/samples/step_XXXXXXX.png and .mp4, in MLflow as well."""
+        """RUN/samples/step_XXXXXXX.png and .mp4; MLflow gets all that is in that folder."""
         picture = self._folder / "samples" / f"step_{self._state.step:07d}.png"
-        picture.parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(picture), cv2.cvtColor(samples.picture, cv2.COLOR_RGB2BGR))
+        encoded = cv2.imencode(".png", cv2.cvtColor(samples.picture, cv2.COLOR_RGB2BGR))[1]
+        with writing(picture):
+            picture.parent.mkdir(exist_ok=True)
+            picture.write_bytes(encoded.tobytes())
         spec, film = self._dataset.spec, picture.with_suffix(".mp4")
         frames = enlarge(samples.film, max(1, FILM_SIDE // spec.size))
-        write_video(
-            film, frames, spec.fps, samples.speech, spec.sample_rate, crf=23, preset="ultrafast"
-        )
-        for path in (picture, film):
-            self._tracker.log_file(path, "samples")
+        with writing(film):
+            write_video(
+                film, frames, spec.fps, samples.speech, spec.sample_rate, crf=23, preset="ultrafast"
+            )
 
     def close(self, status: str) -> None:
-        """End the MLflow run; a finished one gets the model."""
-        if status == "FINISHED":
-            self._tracker.log_file(self._folder / artifact.FOLDER)
-        self._tracker.finish(status)
+        """End the run as FINISHED, FAILED or KILLED; MLflow gets the models of a finished one."""
+        update_run(self._folder, status=status, ended=int(time.time() * 1000))
+        self._deliver(last=True)
+
+    def _save_model(self, name: str, readings: dict[str, float]) -> None:
+        state, folder = self._state, self._folder / name
+        try:
+            artifact.save(
+                folder,
+                state.ema,
+                state.config,
+                name=self._name,
+                dataset=self._dataset.info.sha256,
+                step=state.step,
+                readings=readings,
+                mlflow_run=read_run(self._folder)["mlflow_run"] or "",
+            )
+        except (OSError, SafetensorError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            raise RunError(unwritten(folder, reason or str(error))) from error
+
+    def _deliver(self, last: bool = False) -> None:
+        if warning := self._delivery.attempt(last):
+            self._warn([warning])
+
+    def _warn(self, sentences: Sequence[str]) -> None:
+        """Put sentences into the log, from which the launcher tells them."""
+        if sentences:
+            self._log.write(self._state.step, self._state.seconds, {}, sentences)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote has left."""
+    for pattern in (f".{artifact.FOLDER}.*", f".{artifact.BEST}.*"):
+        for left in folder.glob(pattern):
+            shutil.rmtree(left, ignore_errors=True)
+    for left in (*folder.glob(".*.tmp"), *(folder / CHECKPOINTS).glob("*.tmp")):
+        left.unlink()

@@ -1,4 +1,7 @@
-"""Checkpoints of a training run: written whole, verified when loaded, the latest two kept."""
+"""Checkpoints of a training run: written whole, verified when loaded, the latest two kept.
+
+A checkpoint is step_XXXXXXX.pt, with its SHA-256 in step_XXXXXXX.sha256. Loading one runs no code.
+"""
 
 import hashlib
 import os
@@ -9,26 +12,31 @@ from typing import Any
 import torch
 
 from s2vgan.errors import RunError
+from s2vgan.files import write_text
+from s2vgan.runlog import unwritten
 from s2vgan.training import TrainState, unwrapped
 
 KEPT_CHECKPOINTS = 2
 
 
 def save_checkpoint(state: TrainState, folder: Path, dataset: str) -> Path:
-    """Write folder/step_XXXXXX.pt with its SHA-256 beside it; keep the latest two.
+    """Write a checkpoint; keep it and the one before it.
 
     Args:
         state: of rank 0.
         folder: of checkpoints; made if missing.
         dataset: the dataset's identity.
+
+    Raises:
+        RunError: if it cannot be written; the others are then as they were.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"step_{state.step:07d}.pt"
     temporary = target.with_suffix(".tmp")
     content = {
         "step": state.step,
         "seconds": state.seconds,
         "skipped": state.skipped,
+        "best": state.best,
         "config": state.config.to_dict(),
         "dataset": dataset,
         "g": unwrapped(state.g).state_dict(),
@@ -38,17 +46,25 @@ def save_checkpoint(state: TrainState, folder: Path, dataset: str) -> Path:
         "opt_d": state.opt_d.state_dict(),
     }
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as stream:
             torch.save(content, stream)
             stream.flush()
             os.fsync(stream.fileno())
-        _digest_file(target).write_text(_sha256(temporary))
+        write_text(_digest_file(target), _sha256(temporary))
         temporary.replace(target)
+    except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
+        cause = error if isinstance(error, OSError) else error.__context__
+        reason = cause.strerror if isinstance(cause, OSError) else None
+        raise RunError(unwritten(target, reason or str(error).splitlines()[0])) from error
     finally:
         temporary.unlink(missing_ok=True)
-    for old in sorted(folder.glob("step_*.pt"))[:-KEPT_CHECKPOINTS]:
-        _digest_file(old).unlink(missing_ok=True)
+    # Later ones are of a branch that was left: they were damaged, and passed over.
+    paths = sorted(folder.glob("step_*.pt"))
+    last = paths.index(target) + 1
+    for old in paths[: max(0, last - KEPT_CHECKPOINTS)] + paths[last:]:
         old.unlink()
+        _digest_file(old).unlink(missing_ok=True)
     return target
 
 
@@ -73,8 +89,13 @@ def load_checkpoint(state: TrainState, folder: Path, dataset: str) -> list[str]:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError) as error:
-        raise RunError(f"{path}: cannot be loaded ({error}).") from error
+    except (pickle.UnpicklingError, RuntimeError, ValueError, OSError) as error:
+        raise RunError(
+            f"{path}: is no checkpoint of S2V-GAN, or holds code, which is never run; delete it "
+            "to go on from the one before it, or start a new run."
+        ) from error
+    if not isinstance(content, dict) or not {"config", "dataset"} <= set(content):
+        raise RunError(f"{path}: is no checkpoint of S2V-GAN; start a new run.")
     if content["dataset"] != dataset:
         raise RunError(
             f"{path}: was trained on another dataset ({content['dataset'][:12]}, now "
@@ -87,14 +108,20 @@ def load_checkpoint(state: TrainState, folder: Path, dataset: str) -> list[str]:
             "configuration (only train.steps, train.minutes and train.evaluate_every may change) "
             "or start a new run."
         )
-    unwrapped(state.g).load_state_dict(content["g"])
-    unwrapped(state.d).load_state_dict(content["d"])
-    if state.config.train.ema:
-        state.ema.load_state_dict(content["ema"])
-    state.opt_g.load_state_dict(content["opt_g"])
-    state.opt_d.load_state_dict(content["opt_d"])
-    state.step, state.seconds = content["step"], content["seconds"]
-    state.skips.fill_(content["skipped"])
+    try:
+        unwrapped(state.g).load_state_dict(content["g"])
+        unwrapped(state.d).load_state_dict(content["d"])
+        if state.config.train.ema:
+            state.ema.load_state_dict(content["ema"])
+        state.opt_g.load_state_dict(content["opt_g"])
+        state.opt_d.load_state_dict(content["opt_d"])
+        state.step, state.seconds = content["step"], content["seconds"]
+        state.skips.fill_(content["skipped"])
+        state.best = content["best"]
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"{path}: was written by another version of S2V-GAN; start a new run."
+        ) from error
     return damaged
 
 

@@ -265,14 +265,24 @@ def _speak(arguments: Namespace) -> None:
 
 
 def _mlflow_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Show the tracked runs and models in MLflow's pages.")
+    parser = ArgumentParser(
+        description="Show the tracked runs and models in MLflow's pages. With --deliver, tell "
+        "MLflow what it missed of a run."
+    )
     parser.add_argument("--port", type=int, default=5000, help="to listen on, on this machine only")
+    parser.add_argument(
+        "--deliver", type=Path | None, metavar="RUN", help="a run that MLflow was not told all of"
+    )
     return parser
 
 
 def _mlflow(arguments: Namespace) -> None:
-    from s2vgan.tracking import serve_ui
+    from s2vgan.tracking import deliver, serve_ui, tracking_uri
 
+    if arguments.deliver:
+        run_id = deliver(arguments.deliver)
+        print(f"MLflow at {tracking_uri()} knows {arguments.deliver} as run {run_id}.")
+        return
     serve_ui(arguments.port)
 
 

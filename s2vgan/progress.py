@@ -18,6 +18,7 @@ class TrainingProgress:
     def __init__(self, folder: Path, config: Config) -> None:
         self._folder, self._train = folder, config.train
         self._told: set[str] = set()
+        self._old = [line for line in read_log(folder) if "warnings" in line]  # told before
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -34,7 +35,9 @@ class TrainingProgress:
         A kind of warning is known by what stands before its first colon, since its figures change.
         """
         for line in lines:
-            for sentence in line.get("warnings", ()):
+            if "warnings" not in line or line in self._old:
+                continue
+            for sentence in line["warnings"]:
                 if (kind := sentence.partition(":")[0]) not in self._told:
                     self._told.add(kind)
                     tqdm.write(f"step {line['step']}: {sentence}", file=sys.stderr)

@@ -1,11 +1,61 @@
-"""What a training run writes down as it goes: RUN/metrics.jsonl, one JSON object a line."""
+"""What a training run writes down as it goes: RUN/run.json, and a line of RUN/metrics.jsonl."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-METRICS = "metrics.jsonl"
+from s2vgan.errors import RunError
+from s2vgan.files import write_text
+
+RUN_FILE, METRICS = "run.json", "metrics.jsonl"
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say which file of a run could not be written, and how to go on.
+
+    Raises:
+        RunError: in place of an OSError of what is done inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(unwritten(path, error.strerror or str(error))) from error
+
+
+def unwritten(path: Path, reason: str) -> str:
+    """The sentence about a file of a run that could not be written."""
+    return (
+        f"{path}: cannot be written ({reason}); make room there, then the same command with "
+        "--resume goes on from the latest checkpoint, or without it if there is none."
+    )
+
+
+def read_run(run: str | Path) -> dict[str, Any]:
+    """The contents of RUN/run.json, empty if there is none.
+
+    They are ``name``, ``data``, ``dataset``, ``git_commit``, ``parent`` (MLflow run of the sweep),
+    ``begun`` and ``ended`` (ms since 1970), ``status`` (RUNNING, FINISHED, FAILED or KILLED),
+    ``step`` (of the latest checkpoint, -1 if there is none), ``mlflow_run``, and ``told``: the
+    ``step`` and ``status`` up to which MLflow knows all.
+    """
+    path = Path(run) / RUN_FILE
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def update_run(run: str | Path, **values: Any) -> dict[str, Any]:
+    """Put values into RUN/run.json, and return all of it.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    path = Path(run) / RUN_FILE
+    content = read_run(run) | values
+    with writing(path):
+        write_text(path, json.dumps(content, indent=2) + "\n")
+    return content
 
 
 class RunLog:
@@ -15,14 +65,16 @@ class RunLog:
         run: the run's folder; made if missing.
         step: lines after this step are cut off: they were written after the checkpoint from which
             the run goes on.
+
+    Raises:
+        RunError: if it cannot be written; what was there is then still there.
     """
 
     def __init__(self, run: str | Path, step: int = 0) -> None:
-        folder = Path(run)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / METRICS
-        kept = [line for line in read_log(folder) if line["step"] <= step]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self.path = Path(run) / METRICS
+        kept = [line for line in read_log(run) if line["step"] <= step]
+        with writing(self.path):
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def write(
         self, step: int, seconds: float, values: dict[str, float], warnings: Sequence[str] = ()
@@ -32,7 +84,7 @@ class RunLog:
         line |= {name: float(f"{value:.6g}") for name, value in values.items()}
         if warnings:
             line["warnings"] = list(warnings)
-        with self.path.open("a") as stream:
+        with writing(self.path), self.path.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
 
 

@@ -32,10 +32,14 @@ PRETRAIN_RATE = 1e-3
 
 @dataclass
 class TrainState:
-    """Everything that a run is made of; a checkpoint holds all of it.
+    """Everything that a run is made of; a checkpoint holds all of it, and nothing more is needed.
 
-    Noise is drawn from the seed, the step and the rank, and batches from the seed and the step:
-    there is no random state to keep, and a resumed run equals an unbroken one.
+    What a run might be thought to need besides has no state here. The rest of a run is a function
+    of the seed, the step and the rank: noise and dropout are drawn from a generator that each step
+    seeds anew, on every rank, and the sampler finds the batches of any step. Learning rates are
+    constant: there is no scheduler. bf16 has the range of fp32: there is no scaler. Buffers that
+    differ between ranks (statistics of BatchNorm) are read by rank 0 alone. So a resumed run
+    equals an unbroken one, bit for bit on the CPU.
 
     Attributes:
         config: of the run.
@@ -46,6 +50,7 @@ class TrainState:
         opt_d: optimiser of ``d``.
         step: steps done.
         seconds: of training done.
+        best: highest ``val/score`` of an evaluation so far.
         rank: of this process.
         world: number of processes.
         skips: () int64 on the device, see :attr:`skipped`.
@@ -59,6 +64,7 @@ class TrainState:
     opt_d: torch.optim.Adam
     step: int = 0
     seconds: float = 0.0
+    best: float = float("-inf")
     rank: int = 0
     world: int = 1
     skips: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))

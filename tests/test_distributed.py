@@ -4,15 +4,19 @@ import dataclasses
 import functools
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import distributed, multiprocessing
 
+from s2vgan import book
 from s2vgan.batches import Batch
 from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
-from s2vgan.errors import DatasetError
+from s2vgan.errors import DatasetError, RunError
+from s2vgan.runlog import read_log, read_run
 from s2vgan.spec import GroupSpec
+from s2vgan.tracking import tracking_uri
 from s2vgan.train import Launch, train_loop
 from s2vgan.training import TrainState, train_step
 
@@ -99,3 +103,69 @@ def test_a_rank_that_cannot_start_leaves_no_other_waiting(toy_data: Path, tmp_pa
     arguments = (_free_port(), str(toy_data), str(tmp_path / "run"))
     multiprocessing.spawn(_miss_the_data_on_one_rank, arguments, 2)
     assert not (tmp_path / "run").exists()
+
+
+def _train(rank: int, port: int, world: int, data: str, out: str, steps: int) -> None:
+    if world > 1:
+        _join(rank, port)
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    train = TrainConfig(
+        steps=steps, minutes=0, batch=8, pretrain_steps=2, evaluate_every=3, amp="off"
+    )
+    config = Config(ModelConfig(width=4), train=train)
+    launch = Launch(config, data, out, "run", tracking_uri())
+    train_loop(launch, torch.device("cpu"), rank, world, None)
+    if world > 1:
+        distributed.destroy_process_group()
+
+
+def _checkpoint(run: Path, step: int) -> dict[str, Any]:
+    path = run / "checkpoints" / f"step_{step:07d}.pt"
+    return dict(torch.load(path, weights_only=True))
+
+
+def test_a_resumed_run_of_two_ranks_equals_an_unbroken_one(toy_data: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for run, steps in ((whole, 6), (broken, 3), (broken, 6)):
+        arguments = (_free_port(), 2, str(toy_data), str(run), steps)
+        multiprocessing.spawn(_train, arguments, 2)
+    ours, theirs = _checkpoint(broken, 6), _checkpoint(whole, 6)
+    for part in ("g", "d", "ema"):
+        for name, value in ours[part].items():
+            assert torch.equal(value, theirs[part][name]), f"{part}.{name}"
+    for part in ("opt_g", "opt_d"):
+        for number, state in ours[part]["state"].items():
+            for name, value in state.items():
+                assert torch.equal(value, theirs[part]["state"][number][name]), f"{part}.{name}"
+    assert ours["best"] == theirs["best"]
+
+
+def test_two_ranks_go_on_with_the_run_of_one(toy_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    multiprocessing.spawn(_train, (0, 1, str(toy_data), str(run), 3), 1)
+    first = _checkpoint(run, 3)
+    multiprocessing.spawn(_train, (_free_port(), 2, str(toy_data), str(run), 6), 2)
+    last = _checkpoint(run, 6)
+    assert last["seconds"] > first["seconds"]
+    assert all(value.isfinite().all() for value in last["g"].values())
+    assert [line["step"] for line in read_log(run) if "val/score" in line] == [3, 6]
+
+
+def _lose_the_disk(rank: int, port: int, data: str, out: str) -> None:
+    def full(*_: object) -> None:
+        raise RunError("the disk is full")
+
+    book.save_checkpoint = full  # type: ignore[assignment]
+    if rank == 0:
+        with pytest.raises(RunError, match="the disk is full"):
+            _train(rank, port, 2, data, out, 100)
+    else:
+        _train(rank, port, 2, data, out, 100)  # returns: it was told
+
+
+def test_a_rank_that_cannot_write_leaves_no_other_waiting(toy_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    multiprocessing.spawn(_lose_the_disk, (_free_port(), str(toy_data), str(run)), 2)
+    assert read_run(run)["status"] == "FAILED"
+    assert read_log(run)[-1]["step"] == 10, "the next step at which they agree"

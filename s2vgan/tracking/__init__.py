@@ -5,6 +5,7 @@ Importing mlflow takes seconds, so it is imported where it is used; reading
 no process-wide state, so that a driver, a worker and a test can each have their own store.
 """
 
+from s2vgan.tracking.delivery import Delivery, deliver, is_delivered
 from s2vgan.tracking.registry import ALIAS, CHAMPION, MODEL, fetch_model, register, resolve
 from s2vgan.tracking.runs import EXPERIMENT, Tracker
 from s2vgan.tracking.store import tracking_uri
@@ -15,8 +16,11 @@ __all__ = [
     "CHAMPION",
     "EXPERIMENT",
     "MODEL",
+    "Delivery",
     "Tracker",
+    "deliver",
     "fetch_model",
+    "is_delivered",
     "register",
     "resolve",
     "serve_ui",

@@ -1,15 +1,21 @@
-"""One training as one MLflow run."""
+"""An MLflow run that a process keeps as it goes, such as a sweep's; see delivery for trainings."""
 
 import logging
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from s2vgan.tracking.store import connect, database_of, first_line, tracking_uri
+from s2vgan.tracking.store import (
+    connect,
+    database_of,
+    first_line,
+    require_unlocked,
+    tracking_uri,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Metric
 
 EXPERIMENT = "s2vgan"
 
@@ -76,23 +82,14 @@ class Tracker:
         """
 
         def begin(client: "MlflowClient") -> None:
-            from mlflow.entities import Param
-            from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID
-
             if run_id is not None and _reopen(client, run_id):
                 self.run_id = run_id
                 return
-            labels = dict(tags or {})
-            if commit := labels.get("git_commit"):
-                labels[MLFLOW_GIT_COMMIT] = commit
-            if parent:
-                labels[MLFLOW_PARENT_RUN_ID] = parent
-            experiment = _experiment_id(client, self.uri, self._experiment)
+            labels = labels_of(tags or {}, parent)
+            experiment = experiment_id(client, self.uri, self._experiment)
             run = client.create_run(experiment, run_name=run_name, tags=labels)
             self.run_id = run.info.run_id
-            params = [Param(key, value) for key, value in flatten(config).items()]
-            for part in range(0, len(params), _PARAMS_PER_BATCH):
-                client.log_batch(self.run_id, params=params[part : part + _PARAMS_PER_BATCH])
+            log_params(client, run.info.run_id, flatten(config))
 
         self._attempt(begin)
         return self.run_id
@@ -104,12 +101,6 @@ class Tracker:
         now = int(time.time() * 1000)
         self._pending += [(name, float(value), now, step) for name, value in metrics.items()]
         self._send()
-
-    def log_file(self, path: str | Path, folder: str | None = None) -> None:
-        """Store a file (or a folder with all it holds) as an artifact, in ``folder``."""
-        if self.run_id is not None:
-            run_id = self.run_id
-            self._attempt(lambda client: client.log_artifact(run_id, str(path), folder))
 
     def log_input(
         self, sha256: str, name: str, source: str = "", context: str = "training"
@@ -125,17 +116,7 @@ class Tracker:
         if self.run_id is None:
             return
         run_id = self.run_id
-
-        def log(client: "MlflowClient") -> None:
-            from mlflow.entities import Dataset, DatasetInput, InputTag
-            from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
-
-            dataset = Dataset(name, sha256[:_DIGEST_LENGTH], "local", source)
-            tag = InputTag(MLFLOW_DATASET_CONTEXT, context)
-            client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
-            client.set_tag(run_id, "dataset", sha256)
-
-        self._attempt(log)
+        self._attempt(lambda client: log_dataset(client, run_id, sha256, name, source, context))
 
     def set_tag(self, name: str, value: str) -> None:
         """Set a tag of the run."""
@@ -158,7 +139,7 @@ class Tracker:
         parent = self.run_id
 
         def close(client: "MlflowClient") -> None:
-            experiment = _experiment_id(client, self.uri, self._experiment)
+            experiment = experiment_id(client, self.uri, self._experiment)
             query = f"tags.mlflow.parentRunId = '{parent}' and attributes.status = 'RUNNING'"
             for run in client.search_runs([experiment], query):
                 client.set_terminated(run.info.run_id, "KILLED")
@@ -181,6 +162,7 @@ class Tracker:
         if time.monotonic() < self._retry_at:
             return
         try:
+            require_unlocked(self.uri)
             if self._client is None:
                 self._client = connect(self.uri)
             action(self._client)
@@ -189,8 +171,7 @@ class Tracker:
             if not self._warned:
                 self._warned = True
                 _log.warning(
-                    "MLflow at %s cannot be written (%s); training goes on, and its metrics are "
-                    "in the run folder's metrics.jsonl.",
+                    "MLflow at %s cannot be written (%s); the sweep goes on without it.",
                     self.uri,
                     first_line(error),
                 )
@@ -209,7 +190,52 @@ def _reopen(client: "MlflowClient", run_id: str) -> bool:
     return True
 
 
-def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
+def labels_of(tags: Mapping[str, str], parent: str | None) -> dict[str, str]:
+    """Tags with MLflow's own names for the commit and for the run that this one is below."""
+    from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID
+
+    labels = dict(tags)
+    if commit := labels.get("git_commit"):
+        labels[MLFLOW_GIT_COMMIT] = commit
+    if parent:
+        labels[MLFLOW_PARENT_RUN_ID] = parent
+    return labels
+
+
+def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, str]) -> None:
+    """Log any number of parameters."""
+    from mlflow.entities import Param
+
+    items = [Param(key, value) for key, value in params.items()]
+    for part in range(0, len(items), _PARAMS_PER_BATCH):
+        client.log_batch(run_id, params=items[part : part + _PARAMS_PER_BATCH])
+
+
+def log_metrics(client: "MlflowClient", run_id: str, metrics: "Sequence[Metric]") -> None:
+    """Log any number of metrics."""
+    for part in range(0, len(metrics), _METRICS_PER_BATCH):
+        client.log_batch(run_id, metrics=metrics[part : part + _METRICS_PER_BATCH])
+
+
+def log_dataset(
+    client: "MlflowClient",
+    run_id: str,
+    sha256: str,
+    name: str,
+    source: str,
+    context: str = "training",
+) -> None:
+    """Name the dataset of a run; see :meth:`Tracker.log_input`."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+    dataset = Dataset(name, sha256[:_DIGEST_LENGTH], "local", source)
+    tag = InputTag(MLFLOW_DATASET_CONTEXT, context)
+    client.log_inputs(run_id, [DatasetInput(dataset, [tag])])
+    client.set_tag(run_id, "dataset", sha256)
+
+
+def experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
     """Id of the experiment, which is made if need be; artifacts lie beside a SQLite store."""
     from mlflow.exceptions import MlflowException
 

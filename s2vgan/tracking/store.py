@@ -1,7 +1,9 @@
 """Where MLflow keeps things, and how to ask it."""
 
+import contextlib
 import logging
 import os
+import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SQLITE = "sqlite:///"
+_LOCK_SECONDS = 10.0
 
 
 def tracking_uri() -> str:
@@ -45,6 +48,19 @@ def connect(uri: str) -> "MlflowClient":
     for name in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def require_unlocked(uri: str) -> None:
+    """Wait up to ten seconds for whoever writes to a SQLite store; MLflow would for minutes.
+
+    Raises:
+        sqlite3.Error: if the store is still locked then, or cannot be written.
+    """
+    database = database_of(uri)
+    if database is not None and database.is_file():
+        with contextlib.closing(sqlite3.connect(database, timeout=_LOCK_SECONDS)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
 
 
 def first_line(error: BaseException) -> str:

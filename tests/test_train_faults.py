@@ -1,0 +1,532 @@
+"""What goes wrong while a run trains, and that it goes on as if nothing had happened."""
+
+import dataclasses
+import itertools
+import json
+import os
+import pickle
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from s2vgan import artifact, book, checkpoints, interrupt, ledger, tracking
+from s2vgan.checkpoints import load_checkpoint, save_checkpoint
+from s2vgan.cli import main
+from s2vgan.config import Config, ModelConfig, TrainConfig
+from s2vgan.errors import RunError
+from s2vgan.groups import Group
+from s2vgan.runlog import RunLog, read_log, read_run, update_run
+from s2vgan.spec import GroupSpec
+from s2vgan.tracking import delivery, store
+from s2vgan.train import train
+from s2vgan.training import TrainState
+from tests.conftest import write_video
+
+SPEC = GroupSpec(size=32)
+SHORT = [
+    "--workers", "0", "--model.width", "4", "--train.batch", "4", "--train.evaluate_every", "2",
+    "--train.pretrain_steps", "1", "--train.amp", "off",
+]  # fmt: skip
+
+
+def config(steps: int, **changes: Any) -> Config:
+    quick = TrainConfig(
+        steps=steps, minutes=0, batch=4, evaluate_every=2, pretrain_steps=1, amp="off"
+    )
+    return Config(ModelConfig(width=4), train=dataclasses.replace(quick, **changes))
+
+
+def at(step: int) -> TrainState:
+    """An untrained state that says it is at a step."""
+    state = TrainState.create(config(9), SPEC)
+    state.step, state.best = step, 0.25
+    return state
+
+
+# Checkpoints
+
+
+class Killed(BaseException):
+    """The end of a process that gets to clean up nothing."""
+
+
+def test_killed_between_any_two_changes_to_the_disk_a_whole_checkpoint_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = [at(step) for step in (1, 2, 3)]
+    counts = itertools.count()
+
+    def mortal(function: Callable[..., Any], limit: int) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if next(counts) >= limit:
+                raise Killed
+            return function(*args, **kwargs)
+
+        return call
+
+    seen = set()
+    for limit in range(20):
+        folder = tmp_path / str(limit)
+        for state in states[:2]:
+            save_checkpoint(state, folder, "d")
+        counts = itertools.count()
+        with monkeypatch.context() as patch:
+            for owner, name in (
+                (Path, "mkdir"), (Path, "open"), (Path, "replace"), (Path, "unlink"),
+                (os, "replace"), (os, "fsync"), (torch, "save"),
+            ):  # fmt: skip
+                patch.setattr(owner, name, mortal(getattr(owner, name), limit))
+            try:
+                save_checkpoint(states[2], folder, "d")
+                whole = True
+            except Killed:
+                whole = False
+        loaded = at(0)
+        load_checkpoint(loaded, folder, "d")
+        seen.add(loaded.step)
+        assert loaded.step == 3 if whole else loaded.step in (2, 3)
+        save_checkpoint(at(4), folder, "d")  # and the next one is as ever
+        assert sorted(path.name for path in folder.glob("*.pt"))[-1] == "step_0000004.pt"
+        if whole:
+            break
+    assert whole and limit > 8 and seen == {2, 3}
+
+
+def test_a_process_that_is_killed_in_the_midst_of_a_checkpoint_leaves_the_older_one(
+    tmp_path: Path,
+) -> None:
+    script = """
+        import os, signal, sys
+        from pathlib import Path
+        import torch
+        from s2vgan.checkpoints import save_checkpoint
+        from tests.test_train_faults import at
+
+        folder = Path(sys.argv[1])
+        save_checkpoint(at(1), folder, "d")
+        whole = torch.save
+
+        def half(content, stream):
+            whole(content, stream)
+            stream.flush()
+            os.truncate(stream.fileno(), stream.tell() // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        torch.save = half
+        save_checkpoint(at(2), folder, "d")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "step_0000002.tmp").stat().st_size > 0
+    state = at(0)
+    assert load_checkpoint(state, tmp_path, "d") == []
+    assert (state.step, state.best) == (1, 0.25)
+
+
+def test_a_pickle_with_code_in_it_is_refused_and_its_code_not_run(tmp_path: Path) -> None:
+    class Code:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path(tmp_path / "was run").touch, ()
+
+    for write in (lambda path: torch.save({"dataset": Code()}, path), None):
+        path = save_checkpoint(at(3), tmp_path, "d")
+        if write:
+            write(path)
+        else:
+            path.write_bytes(pickle.dumps(Code()))
+        path.with_suffix(".sha256").write_text(checkpoints._sha256(path))
+        with pytest.raises(RunError, match=r"step_0000003\.pt: .* holds code, which is never run"):
+            load_checkpoint(at(0), tmp_path, "d")
+    assert not (tmp_path / "was run").exists()
+
+
+def test_what_is_no_checkpoint_of_this_version_is_named(tmp_path: Path) -> None:
+    for content in ([1], {"config": config(9).to_dict(), "dataset": "d"}):
+        path = save_checkpoint(at(3), tmp_path, "d")
+        torch.save(content, path)
+        path.with_suffix(".sha256").write_text(checkpoints._sha256(path))
+        with pytest.raises(RunError, match=r"step_0000003\.pt: (is no|was written by another)"):
+            load_checkpoint(at(0), tmp_path, "d")
+
+
+def test_damaged_checkpoints_do_not_crowd_out_whole_ones(tmp_path: Path) -> None:
+    for step in (10, 20):
+        save_checkpoint(at(step), tmp_path, "d")
+    (tmp_path / "step_0000020.pt").write_bytes(b"torn")
+    state = at(0)
+    [sentence] = load_checkpoint(state, tmp_path, "d")
+    assert "step_0000020.pt is damaged" in sentence
+    state.step = 15
+    save_checkpoint(state, tmp_path, "d")
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == [
+        "step_0000010.pt", "step_0000015.pt"
+    ]  # fmt: skip
+
+
+def test_of_a_damaged_checkpoint_the_user_hears_and_the_run_goes_on(
+    toy_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    command = ["train", "--data", str(toy_data), "--out", str(run), *SHORT]
+    assert main([*command, "--steps", "4"]) == 0
+    whole = {path.name: path.read_bytes() for path in (run / "checkpoints").glob("*.pt")}
+    (run / "checkpoints" / "step_0000004.pt").write_bytes(b"torn")
+    capsys.readouterr()
+    assert main([*command, "--steps", "4", "--resume"]) == 0
+    assert "step_0000004.pt is damaged and was passed over" in capsys.readouterr().err
+    again = torch.load(run / "checkpoints" / "step_0000004.pt", weights_only=True)
+    (tmp_path / "whole.pt").write_bytes(whole["step_0000004.pt"])
+    first = torch.load(tmp_path / "whole.pt", weights_only=True)
+    for module in ("g", "d", "ema"):
+        for name, value in first[module].items():
+            assert torch.equal(value, again[module][name]), f"{module}.{name}"
+    for path in (run / "checkpoints").glob("*.pt"):
+        path.write_bytes(b"torn")
+    assert main([*command, "--steps", "6", "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert "no whole checkpoint to resume from" in said and "Traceback" not in said
+    history = connect_history(run, "loss_g")
+    assert [step for step, _ in history] == [4], "a step that was done again is told once"
+
+
+def connect_history(run: Path, name: str, uri: str | None = None) -> list[tuple[int, float]]:
+    client = store.connect(uri or tracking.tracking_uri())
+    found = client.get_metric_history(read_run(run)["mlflow_run"], name)
+    return [(item.step, item.value) for item in found]
+
+
+@pytest.mark.parametrize("full", ["log", "picture", "model", "checkpoint", "about"])
+def test_a_full_disk_is_named_and_the_run_goes_on_when_there_is_room(
+    full: str,
+    toy_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    command = ["train", "--data", str(toy_data), "--out", str(run), *SHORT]
+    assert main([*command, "--steps", "2"]) == 0
+    before = (run / "metrics.jsonl").read_bytes()
+
+    def no_room(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    owner, name, file = {
+        "log": (json, "dumps", "metrics.jsonl"),
+        "picture": (Path, "write_bytes", "samples/step_0000004.png"),
+        "model": (artifact, "save_file", "model"),
+        "checkpoint": (torch, "save", "checkpoints/step_0000004.pt"),
+        "about": (checkpoints, "write_text", "checkpoints/step_0000004.pt"),
+    }[full]
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        if full == "log":
+            owner, name = RunLog, "write"
+
+            def write(log: RunLog, *_: Any) -> None:
+                with book.writing(log.path):
+                    no_room()
+
+            patch.setattr(owner, name, write)
+        else:
+            patch.setattr(owner, name, no_room)
+        assert main([*command, "--steps", "5", "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert f"{run}/{file}: cannot be written (No space left on device)" in said
+    assert "make room" in said and "Traceback" not in said
+    assert (run / "metrics.jsonl").read_bytes().startswith(before)
+    assert read_run(run)["status"] == "FAILED"
+    [kept] = (run / "checkpoints").glob("*.pt")
+    assert kept.name == "step_0000002.pt" and not list(run.rglob("*.tmp"))
+    assert main([*command, "--steps", "5", "--resume"]) == 0
+    assert artifact.load(run).manifest["step"] == 5
+
+
+# Datasets
+
+
+def groups(count: int, length: int) -> list[Group]:
+    """Segments of so many groups each."""
+    random = np.random.default_rng(0)
+    return [
+        Group(
+            number // length,
+            number + number // length,  # a gap after each segment
+            random.integers(0, 255, SPEC.frame_shape).astype(np.uint8),
+            random.integers(-9, 9, SPEC.samples_per_group).astype(np.int16),
+            np.zeros((3, 4), np.int16),
+        )
+        for number in range(count)
+    ]
+
+
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def of_another_spec(path: Path) -> None:
+    table = pq.read_table(path)
+    about = {
+        key: value.replace(b'"size": 32', b'"size": 64').replace(b'"size":32', b'"size":64')
+        for key, value in table.schema.metadata.items()
+    }
+    assert about != table.schema.metadata
+    pq.write_table(table.replace_schema_metadata(about), path)
+
+
+@pytest.mark.parametrize("spoil", [torn, of_another_spec])
+def test_a_spoilt_groups_file_is_named_and_nothing_begun(
+    spoil: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    for name in ("first", "second"):
+        write_video(data, name, groups(30, 30), SPEC)
+    ledger.write_dataset(data, SPEC)
+    file = data / "groups" / "second.parquet"
+    whole = file.read_bytes()
+    spoil(file)
+    command = ["train", "--data", str(data), "--out", str(run), *SHORT, "--steps", "2"]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "second" in said and "Traceback" not in said
+    assert not run.exists()
+    file.write_bytes(whole)
+    assert main(command) == 0
+
+
+def test_one_video_is_enough_and_short_segments_are_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", *SHORT, "--train.sequence", "4", "--steps", "2"]
+    for name, length in (("one", 40), ("short", 3)):
+        write_video(tmp_path / name, "only", groups(40, length), SPEC)
+        ledger.write_dataset(tmp_path / name, SPEC)
+    run = tmp_path / "run"
+    assert main([*command, "--data", str(tmp_path / "short"), "--out", str(run)]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/short: the training time holds 0 sequences of 4 groups" in said
+    assert "train.sequence" in said and not run.exists()
+    assert main([*command, "--data", str(tmp_path / "one"), "--out", str(run)]) == 0
+    assert (
+        main(
+            [
+                *command[:-4],
+                "--steps",
+                "2",
+                "--resume",
+                "--data",
+                str(tmp_path / "short"),
+                "--out",
+                str(run),
+            ]
+        )
+        == 2
+    )
+    assert "another dataset" in capsys.readouterr().err
+
+
+# The best model
+
+
+def test_the_best_model_is_kept_beside_the_latest(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.7, float("nan"), 0.6, 0.65, 0.8])
+    real = book.validate
+
+    def validate(*args: Any) -> Any:
+        readings, samples = real(*args)
+        return readings | {"val/score": next(scores)}, samples
+
+    monkeypatch.setattr(book, "validate", validate)
+
+    def steps() -> tuple[int, int]:
+        found = (artifact.load(run / name).manifest["step"] for name in ("model", "best"))
+        return next(found), next(found)
+
+    run = train(config(8), toy_data, tmp_path / "run", workers=0)
+    assert steps() == (8, 4)
+    assert artifact.find(run) == run / "model"
+    train(config(10), toy_data, run, workers=0, resume=True)
+    assert steps() == (10, 4), "the best score outlives the process"
+    assert artifact.load(run / "best").manifest["readings"]["val/score"] == 0.7
+    shutil.rmtree(run / "best")  # killed while it was replaced
+    train(config(12), toy_data, run, workers=0, resume=True)
+    assert steps() == (12, 12)
+    kept = tracking.fetch_model(f"runs:/{read_run(run)['mlflow_run']}/best")
+    assert artifact.load(kept).manifest["step"] == 12
+
+
+# MLflow
+
+
+@pytest.fixture
+def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty store of the test's own."""
+    uri = f"sqlite:///{tmp_path}/store/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
+def check_delivered(run: Path, uri: str) -> None:
+    """MLflow knows all that the run's folder holds, each number once."""
+    client, about = store.connect(uri), read_run(run)
+    found = client.get_run(about["mlflow_run"])
+    assert found.info.status == about["status"] == "FINISHED"
+    assert found.data.params["model.width"] == "4"
+    assert found.data.tags["dataset"] == about["dataset"]
+    assert found.data.tags["run_folder"] == str(run)
+    assert found.inputs is not None and len(found.inputs.dataset_inputs) == 1
+    lines = read_log(run)
+    for name in ("loss_g", "val/score", "pretrain_audio", "groups_per_second"):
+        told = [(line["step"], line[name]) for line in lines if name in line]
+        assert told and connect_history(run, name, uri) == told, name
+    samples = {item.path for item in client.list_artifacts(about["mlflow_run"], "samples")}
+    assert samples == {f"samples/{path.name}" for path in (run / "samples").iterdir()}
+    for model in ("model", "best"):
+        kept = tracking.fetch_model(f"runs:/{about['mlflow_run']}/{model}", uri)
+        assert artifact.load(kept).manifest["step"] == artifact.load(run / model).manifest["step"]
+    experiments = [item.experiment_id for item in client.search_experiments()]
+    assert len(client.search_runs(experiments)) == 1
+    assert tracking.is_delivered(run)
+
+
+def test_an_mlflow_that_cannot_be_reached_is_told_later_by_a_command(
+    toy_data: Path,
+    tmp_path: Path,
+    uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = tmp_path / "run"
+    with socket.socket() as closed, monkeypatch.context() as patch:
+        closed.bind(("127.0.0.1", 0))  # bound but not listening: refuses at once
+        patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        out = ["--data", str(toy_data), "--out", str(run)]
+        assert main(["train", *out, *SHORT, "--steps", "4"]) == 0
+        said = capsys.readouterr()
+        assert said.err.count("training goes on") == 1 and "Traceback" not in said.err
+        assert f"s2vgan mlflow --deliver {run}" in said.out
+        assert main(["mlflow", "--deliver", str(run)]) == 2
+        assert "cannot be written" in capsys.readouterr().err
+    assert not tracking.is_delivered(run)
+    for _ in range(2):  # the second time there is nothing left to tell
+        assert main(["mlflow", "--deliver", str(run)]) == 0
+        check_delivered(run, uri)
+    update_run(run, told=None)  # as if killed before it could remember what MLflow knows
+    tracking.deliver(run)
+    check_delivered(run, uri)
+    assert main(["mlflow", "--deliver", str(tmp_path)]) == 2
+    assert "no run here" in capsys.readouterr().err
+
+
+def test_an_mlflow_that_is_locked_is_told_by_the_resumed_run(
+    toy_data: Path, tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    store.connect(uri).search_experiments()  # makes the file
+    monkeypatch.setattr(store, "_LOCK_SECONDS", 0.1)
+    with sqlite3.connect(store.database_of(uri) or "") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        train(config(2), toy_data, run, workers=0)
+        other.rollback()
+    other.close()
+    [sentence] = [line["warnings"] for line in read_log(run) if "warnings" in line]
+    assert "database is locked" in sentence[0]
+    assert not tracking.is_delivered(run)
+    train(config(4), toy_data, run, workers=0, resume=True)
+    check_delivered(run, uri)
+
+
+def test_an_mlflow_that_comes_back_is_told_at_the_next_evaluation(
+    toy_data: Path, tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, known = tmp_path / "run", []
+    answers = iter([False, True, False])  # at the start, and at two evaluations
+    connect, save = store.connect, book.save_checkpoint
+
+    def sometimes(uri: str) -> Any:
+        if not next(answers, True):
+            raise OSError("MLflow is away")
+        return connect(uri)
+
+    def noted(state: TrainState, *args: Any) -> Path:
+        known.append(read_run(run)["told"])
+        return save(state, *args)
+
+    monkeypatch.setattr(delivery, "connect", sometimes)
+    monkeypatch.setattr(delivery, "_PATIENCE", 0)
+    monkeypatch.setattr(book, "save_checkpoint", noted)
+    train(config(6), toy_data, run, workers=0)
+    told = {"step": 2, "status": "RUNNING"}
+    assert known == [None, told, told], "each time before a checkpoint is written"
+    check_delivered(run, uri)
+
+
+def test_a_dead_mlflow_costs_a_tenth_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, calls = [0.0], []
+
+    def slow(*_: Any) -> str:
+        calls.append(now[0])
+        now[0] += 60
+        raise OSError("timed out")
+
+    monkeypatch.setattr(delivery, "_deliver", slow)
+    monkeypatch.setattr(delivery.time, "monotonic", lambda: now[0])
+    way = tracking.Delivery(tmp_path, "http://nowhere")
+    warnings = []
+    for _ in range(100):
+        warnings.append(way.attempt())
+        now[0] += 90
+    assert len(calls) <= 0.1 * now[0] / 60 + 1
+    assert len([warning for warning in warnings if warning]) == 1
+    way.attempt(last=True)
+    assert calls[-1] == now[0] - 60
+
+
+# Ctrl-C
+
+
+def test_the_first_interrupt_asks_and_the_second_ends(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), interrupt.deferred(tmp_path) as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked.is_set() and (tmp_path / interrupt.STOP).exists()
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
+    assert not (tmp_path / interrupt.STOP).exists()
+
+
+def test_a_job_that_does_not_end_when_asked_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    monkeypatch.setattr(interrupt, "PATIENCE", 0.2)
+    asked, end = threading.Event(), threading.Event()
+    asked.set()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt.supervise(lambda: print(end.wait()), asked)
+    end.set()
+    with pytest.raises(RunError, match="its own"):
+        interrupt.supervise(_fail, threading.Event())
+
+
+def _fail() -> None:
+    raise RunError("its own")
