@@ -64,6 +64,7 @@ def _demo_parser() -> ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--seconds", type=float, default=240.0, help="length of the video")
     parser.add_argument("--speaker", type=int, default=0, help="0 to 3: voice, pitch, speed, tint")
+    parser.add_argument("--person", type=int, default=0, help="0 to 3: whose face it is")
     parser.add_argument("--seed", type=int, default=0, help="of sentences, sway and blinks")
     return parser
 
@@ -73,7 +74,11 @@ def _demo(arguments: Namespace) -> None:
     from s2vgan.media import write_wav
 
     rendered = render(
-        arguments.out / "talk.mp4", arguments.speaker, arguments.seconds, arguments.seed
+        arguments.out / "talk.mp4",
+        arguments.speaker,
+        arguments.seconds,
+        arguments.seed,
+        person=arguments.person,
     )
     speech, _ = synthesize_speech(UNHEARD, arguments.speaker)
     write_wav(arguments.out / "speech.wav", speech)
