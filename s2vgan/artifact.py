@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ class LoadedModel:
         face: in evaluation mode, on the device asked for.
         config: of the run that made it.
         spec: of the groups it speaks.
-        manifest: name, version, created, spec, dataset, step, seed, mlflow_run, git_commit and the
-            SHA-256 of each file.
+        manifest: name, version, created, spec, dataset, step, seed, mlflow_run, git_commit,
+            people (whose reference frames are stored, by video) and the SHA-256 of each file.
     """
 
     face: Face
@@ -62,6 +63,7 @@ def save(
     step: int,
     readings: dict[str, float],
     mlflow_run: str = "",
+    people: Sequence[str] = (),
 ) -> None:
     """Write a model folder, whole: an older one is replaced only when the new one is complete.
 
@@ -74,6 +76,7 @@ def save(
         step: that the weights are from.
         readings: validation readings for the card.
         mlflow_run: id of the MLflow run, if there is one.
+        people: ids of the videos whose reference frames the face stores, in its order.
     """
     target = Path(folder)
     new = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
@@ -93,6 +96,7 @@ def save(
             "step": step,
             "seed": config.train.seed,
             "mlflow_run": mlflow_run,
+            "people": list(people),
             "git_commit": git_commit(),
             "parameters": sum(value.numel() for value in face.parameters()),
             "readings": readings,

@@ -11,6 +11,7 @@ from s2vgan import artifact
 from s2vgan.checkpoints import save_checkpoint
 from s2vgan.dataset import GroupDataset
 from s2vgan.files import write_text
+from s2vgan.people import stored_people
 from s2vgan.runlog import RunLog
 from s2vgan.tracking import Tracker
 from s2vgan.training import TrainState
@@ -99,7 +100,10 @@ class RunBook:
             path.parent.mkdir(exist_ok=True)
             cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
             self._tracker.log_file(path, "samples")
-        identity = self._dataset.info.sha256
+        identity, people = self._dataset.info.sha256, []
+        if state.config.model.identity:
+            ids = self._dataset.video_ids
+            people = [ids[number] for number in stored_people(self._dataset)]
         save_checkpoint(state, self._folder / CHECKPOINTS, identity)
         artifact.save(
             self._folder / artifact.FOLDER,
@@ -110,6 +114,7 @@ class RunBook:
             step=state.step,
             readings=readings,
             mlflow_run=self._tracker.run_id or "",
+            people=people,
         )
         losses = {name: value for name, value in self._losses.items() if name in SHOWN_LOSSES}
         return losses | readings

@@ -204,6 +204,12 @@ def _speak_parser() -> ArgumentParser:
         "--audio", type=Path, required=True, help="speech: WAV, FLAC, OGG, MP3, or a video's sound"
     )
     parser.add_argument("--out", type=Path, required=True, help="MP4 file to write")
+    parser.add_argument(
+        "--reference",
+        type=str | None,
+        help="who speaks, for a model with model.identity: a picture of a face, or the id of a "
+        "video it was trained on; by default the first of these",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--scale", type=int, default=4, help="whole-number enlargement")
     parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda")
@@ -214,13 +220,20 @@ def _speak(arguments: Namespace) -> None:
     from tqdm import tqdm
 
     from s2vgan.media import read_audio, write_video
+    from s2vgan.portrait import read_portrait
     from s2vgan.synthesis import Synthesizer, enlarge
     from s2vgan.tracking import fetch_model
 
     synthesizer = Synthesizer.load(fetch_model(arguments.model), arguments.device)
     spec = synthesizer.spec
     speech = read_audio(arguments.audio, spec.sample_rate)
-    frames = (frame for block in synthesizer.blocks(speech, arguments.seed) for frame in block)
+    reference = None
+    if arguments.reference is not None:
+        reference = synthesizer.person(arguments.reference)
+        if reference is None:
+            reference = read_portrait(arguments.reference, spec)
+    blocks = synthesizer.blocks(speech, arguments.seed, reference=reference)
+    frames = (frame for block in blocks for frame in block)
     large = enlarge(tqdm(frames, desc="speaking", unit="frame", mininterval=1), arguments.scale)
     write_video(arguments.out, large, spec.fps, speech, spec.sample_rate)
     print(f"{arguments.out}: {len(speech) / spec.sample_rate:.1f} s of speech.")

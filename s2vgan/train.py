@@ -25,6 +25,7 @@ from s2vgan.files import write_text
 from s2vgan.ledger import DatasetInfo, read_dataset
 from s2vgan.loading import Loader
 from s2vgan.models import build_face
+from s2vgan.people import with_references
 from s2vgan.progress import TrainingProgress
 from s2vgan.runlog import METRICS
 from s2vgan.tracking import Tracker, tracking_uri
@@ -87,6 +88,8 @@ def train_loop(
     try:
         dataset = GroupDataset.load(launch.data)
         training, held_out = dataset.split(config.train.held_out)
+        if config.model.identity:
+            dataset = with_references(dataset, training)
         sampler = Sampler.over(dataset, training, config.train)
         state = TrainState.create(config, dataset.spec, device, rank, world)
         resumed = any(launch.checkpoints.glob("step_*.pt"))
