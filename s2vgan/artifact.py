@@ -187,7 +187,9 @@ def _card(manifest: dict[str, Any], config: Config) -> str:
     readings = "\n".join(
         f"| {name} | {value:.4f} |" for name, value in manifest["readings"].items()
     )
-    spec = manifest["spec"]
+    spec, people = manifest["spec"], ""
+    if known := len(manifest["people"]):
+        people = f"- A frame of each of {known} people is stored with it\n"
     return f"""# {manifest["name"]}
 
 Speech to a talking face: {spec["size"]}x{spec["size"]} pixels, {spec["fps"]} frames/s, made by
@@ -196,7 +198,7 @@ S2V-GAN {manifest["version"]} on {manifest["created"]}.
 - Generator: {GENERATORS[config.model.kind]},
   {manifest["parameters"]:,} parameters, step {manifest["step"]}, seed {manifest["seed"]}
 - Trained on dataset {manifest["dataset"]}
-- Code: commit {manifest["git_commit"] or "unknown"}
+{people}- Code: commit {manifest["git_commit"] or "unknown"}
 - MLflow run: {manifest["mlflow_run"] or "none"}
 
 Quick readings on held-out time, pose held at the reference (`s2vgan evaluate` gives the full

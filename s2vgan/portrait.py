@@ -10,6 +10,8 @@ from s2vgan.errors import SourceError
 from s2vgan.faces import FaceTracker
 from s2vgan.spec import GroupSpec
 
+VIEWS = 25  # as of a video that stands still: the tracker's boxes differ from those of one look
+
 
 def read_portrait(path: str | Path, spec: GroupSpec) -> np.ndarray:
     """The face in a picture, the largest if there are several.
@@ -37,15 +39,16 @@ def read_portrait(path: str | Path, spec: GroupSpec) -> np.ndarray:
     height, width = picture.shape[:2]
     if (height, width) == (spec.size, spec.size):
         return picture
-    box = FaceTracker("largest").update(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
-    if box is None:
+    luma, tracker = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), FaceTracker("largest")
+    boxes = [box for _ in range(VIEWS) if (box := tracker.update(luma)) is not None]
+    if not boxes:
         raise SourceError(
             f"{path}: no face is found in it; use a picture of a face from the front, or a frame "
             f"of {spec.size} x {spec.size} pixels."
         )
-    found, cut = np.ones(1, bool), np.zeros(1, bool)
-    plan = plan_crops(box[None], found, cut, spec.crop, width, height)
-    x, y, across, down = plan.boxes[0].tolist()
+    found, cuts = np.ones(len(boxes), bool), np.zeros(len(boxes), bool)
+    plan = plan_crops(np.stack(boxes), found, cuts, spec.crop, width, height)
+    x, y, across, down = plan.boxes[len(boxes) // 2].tolist()
     way = cv2.INTER_AREA if min(across, down) >= spec.size else cv2.INTER_LINEAR
     face = picture[y : y + down, x : x + across]
     return cv2.resize(face, (spec.size, spec.size), interpolation=way)

@@ -15,6 +15,7 @@ from s2vgan.train import Launch, train_loop
 from s2vgan.training import TrainState, train_step
 
 CONFIG = Config(model=ModelConfig(width=4), train=TrainConfig(amp="off"))
+IDENTITY = Config(model=ModelConfig(width=4, identity=True), train=TrainConfig(amp="off"))
 WAV2PIX = Config(
     ModelConfig(
         kind="wav2pix", z_dim=0, width=4, audio_features="waveform", audio_past=0.5,
@@ -46,6 +47,7 @@ def _train_on_different_data(rank: int, port: int, config: Config) -> None:
     batch = Batch(
         torch.randn(4, 2, samples, generator=random) * 0.1,
         torch.rand(4, 6, 3, 32, 32, generator=random) * 2 - 1,
+        torch.rand(4, 3, 32, 32, generator=random) * 2 - 1 if config.model.identity else None,
     )
     state.face.codes.fit(batch.frames.flatten(0, 1))  # another fit on every rank
     assert not _same(state.face.codes.pose_mean)
@@ -77,7 +79,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.parametrize("config", [CONFIG, WAV2PIX], ids=["gru", "wav2pix"])
+@pytest.mark.parametrize("config", [CONFIG, WAV2PIX, IDENTITY], ids=["gru", "wav2pix", "identity"])
 def test_two_ranks_stay_equal(config: Config) -> None:
     # An assertion that fails in one of the processes is raised again here.
     multiprocessing.spawn(_train_on_different_data, (_free_port(), config), 2)

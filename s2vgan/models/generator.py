@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from s2vgan.errors import ConfigError
 from s2vgan.models.conv_gru import ConvGRUCell
-from s2vgan.models.identity import Identity
+from s2vgan.models.identity import LIMIT, Identity
 
 FEATURES = 16  # channels that the ConvGRU reads for one frame
 
@@ -90,7 +90,7 @@ class Generator(nn.Module):
     def set_mean_face(self, face: Tensor) -> None:
         """Start the mean face, if there is one, at (3, S, S) in [-1, 1]."""
         if self.mean_face is not None:
-            self.mean_face.copy_(torch.atanh(face.clamp(-0.98, 0.98)))
+            self.mean_face.copy_(torch.atanh(face.clamp(-LIMIT, LIMIT)))
 
     def first_state(self, batch: int, base: Tensor | None) -> Tensor:
         """State before the first group: (B, 3, S, S), zero or the face before tanh, (..., S, S)."""
