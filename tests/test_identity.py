@@ -132,11 +132,13 @@ def test_how_many_people_a_model_knows_is_loaded_with_it() -> None:
     face.identity.references = people
     other.load_state_dict(face.state_dict())
     assert torch.equal(other.identity.references, people)
-    said = inputs(SMALL, 2, 1)
+    audio, z, pose = inputs(SMALL, 2, 1)
     face.eval()
     with torch.no_grad():
         first = people[:1].float().expand(2, -1, -1, -1) / 127.5 - 1
-        torch.testing.assert_close(face.speak(*said), face.speak(*said, None, first))
+        torch.testing.assert_close(
+            face.speak(audio, z, pose), face.speak(audio, z, pose, None, first)
+        )
     state = face.state_dict() | {"identity.references": people[:, :, :16]}
     with pytest.raises(RuntimeError, match=r"size mismatch for identity\.references"):
         other.load_state_dict(state)
