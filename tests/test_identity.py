@@ -125,6 +125,25 @@ def test_each_sequence_is_of_its_own_reference_and_every_weight_counts(config: M
         assert (frames - reference.unsqueeze(1)).abs().mean() < 0.35 < reference.abs().mean()
 
 
+@pytest.mark.parametrize("kind", ["gru", "no_gru"])
+def test_the_reference_meets_the_generator_at_each_resolution(kind: str) -> None:
+    torch.manual_seed(0)
+    face = TalkingFace(VARIANTS[kind], SPEC).eval()
+    encoder, generator = face.identity, face.generator
+    assert encoder is not None
+    condition = torch.randn(2, 2, 16 + 128 + 24)
+    with torch.no_grad():
+        told = encoder(torch.rand(2, 3, 32, 32), 2)
+        assert [part.shape[-1] for part in told.maps] == [4, 8, 16, 32]
+        frames = generator(condition, None, told)
+        for number in range(4 if kind == "gru" else 3):
+            maps = [part + 9 * (place == number) for place, part in enumerate(told.maps)]
+            other = generator(condition, None, dataclasses.replace(told, maps=maps))
+            assert not torch.equal(other, frames), number
+        other = generator(condition, None, dataclasses.replace(told, code=told.code + 9))
+        assert not torch.equal(other, frames)
+
+
 def test_how_many_people_a_model_knows_is_loaded_with_it() -> None:
     face, other = TalkingFace(SMALL, SPEC), TalkingFace(SMALL, SPEC)
     people = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
