@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,8 @@ class LoadedModel:
         face: in evaluation mode, on the device asked for.
         config: of the run that made it.
         spec: of the groups it speaks.
-        manifest: name, version, created, spec, dataset, step, seed, mlflow_run, git_commit and the
-            SHA-256 of each file.
+        manifest: name, version, created, spec, dataset, step, seed, mlflow_run, git_commit,
+            people (whose reference frames are stored, by video) and the SHA-256 of each file.
     """
 
     face: Face
@@ -63,6 +64,7 @@ def save(
     step: int,
     readings: dict[str, float],
     mlflow_run: str = "",
+    people: Sequence[str] = (),
 ) -> None:
     """Write a model folder, whole: an older one is replaced only when the new one is complete.
 
@@ -75,6 +77,7 @@ def save(
         step: that the weights are from.
         readings: validation readings for the card.
         mlflow_run: id of the MLflow run, if there is one.
+        people: ids of the videos whose reference frames the face stores, in its order.
     """
     target = Path(folder)
     new = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
@@ -94,6 +97,7 @@ def save(
             "step": step,
             "seed": config.train.seed,
             "mlflow_run": mlflow_run,
+            "people": list(people),
             "git_commit": git_commit(),
             "parameters": sum(value.numel() for value in face.parameters()),
             "readings": readings,
@@ -184,7 +188,9 @@ def _card(manifest: dict[str, Any], config: Config) -> str:
     readings = "\n".join(
         f"| {name} | {value:.4f} |" for name, value in manifest["readings"].items()
     )
-    spec = manifest["spec"]
+    spec, people = manifest["spec"], ""
+    if known := len(manifest["people"]):
+        people = f"- A frame of each of {known} people is stored with it\n"
     return f"""# {manifest["name"]}
 
 Speech to a talking face: {spec["size"]}x{spec["size"]} pixels, {spec["fps"]} frames/s, made by
@@ -193,7 +199,7 @@ S2V-GAN {manifest["version"]} on {manifest["created"]}.
 - Generator: {GENERATORS[config.model.kind]},
   {manifest["parameters"]:,} parameters, step {manifest["step"]}, seed {manifest["seed"]}
 - Trained on dataset {manifest["dataset"]}
-- Code: commit {manifest["git_commit"] or "unknown"}
+{people}- Code: commit {manifest["git_commit"] or "unknown"}
 - MLflow run: {manifest["mlflow_run"] or "none"}
 
 Quick readings on held-out time, pose held at the reference (`s2vgan evaluate` gives the full

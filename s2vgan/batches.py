@@ -19,10 +19,13 @@ class Batch:
     Attributes:
         audio: (B, K, L) float32 windows of speech in [-1, 1).
         frames: (B, K * T, 3, S, S) float32 in [-1, 1].
+        reference: (B, 3, S, S) float32 in [-1, 1], the frame that stands for who is in each; None
+            where the model has no identity.
     """
 
     audio: Tensor
     frames: Tensor
+    reference: Tensor | None = None
 
     @classmethod
     def gather(
@@ -39,22 +42,32 @@ class Reading:
     Attributes:
         audio: as in the batch.
         frames: (B, K, T, S, S, 3) uint8.
+        reference: (B, S, S, 3) uint8, or None as in the batch.
     """
 
     audio: Tensor
     frames: Tensor
+    reference: Tensor | None = None
 
     @classmethod
     def of(
         cls, dataset: GroupDataset, rows: np.ndarray, config: Config, device: torch.device
     ) -> "Reading":
-        """Read (B, K) dataset rows, into pinned memory where the batch is to be on a GPU."""
+        """Read (B, K) dataset rows, into pinned memory where the batch is to be on a GPU.
+
+        A model with an identity wants a dataset of :func:`s2vgan.people.with_references`.
+        """
         model = config.model
         audio = torch.from_numpy(dataset.windows(rows, model.audio_past, model.audio_ahead))
         frames = torch.from_numpy(dataset.frames[rows])
+        reference = None
+        if model.identity:
+            assert dataset.references is not None
+            reference = torch.from_numpy(dataset.references[dataset.video[rows[:, 0]]])
         if device.type == "cuda":
             audio, frames = audio.pin_memory(), frames.pin_memory()
-        return cls(audio, frames)
+            reference = None if reference is None else reference.pin_memory()
+        return cls(audio, frames, reference)
 
     def batch(self, device: torch.device) -> Batch:
         """The batch on its device."""
@@ -62,7 +75,11 @@ class Reading:
         frames = self.frames.to(device, non_blocking=True).flatten(1, 2).movedim(-1, 2)
         if device.type == "cpu":  # pixel losses are faster on whole planes there
             frames = frames.contiguous()
-        return Batch(audio, frames.float() / 127.5 - 1)
+        reference = None
+        if self.reference is not None:
+            pixels = self.reference.to(device, non_blocking=True).movedim(-1, 1)
+            reference = pixels.float() / 127.5 - 1
+        return Batch(audio, frames.float() / 127.5 - 1, reference)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from s2vgan.dataset import GroupDataset
 from s2vgan.errors import RunError
 from s2vgan.files import write_text
 from s2vgan.media import write_video
+from s2vgan.people import stored_people
 from s2vgan.runlog import RunLog, read_run, unwritten, update_run, writing
 from s2vgan.synthesis import enlarge
 from s2vgan.tracking import Delivery
@@ -157,7 +158,10 @@ class RunBook:
         self._deliver(last=True)
 
     def _save_model(self, name: str, readings: dict[str, float]) -> None:
-        state, folder = self._state, self._folder / name
+        state, folder, people = self._state, self._folder / name, []
+        if state.config.model.identity:
+            ids = self._dataset.video_ids
+            people = [ids[number] for number in stored_people(self._dataset)]
         try:
             artifact.save(
                 folder,
@@ -168,6 +172,7 @@ class RunBook:
                 step=state.step,
                 readings=readings,
                 mlflow_run=read_run(self._folder)["mlflow_run"] or "",
+                people=people,
             )
         except (OSError, SafetensorError) as error:
             reason = error.strerror if isinstance(error, OSError) else None

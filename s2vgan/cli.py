@@ -68,6 +68,7 @@ def _demo_parser() -> ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--seconds", type=float, default=240.0, help="length of the video")
     parser.add_argument("--speaker", type=int, default=0, help="0 to 3: voice, pitch, speed, tint")
+    parser.add_argument("--person", type=int, default=0, help="0 to 3: whose face it is")
     parser.add_argument("--seed", type=int, default=0, help="of sentences, sway and blinks")
     return parser
 
@@ -77,7 +78,11 @@ def _demo(arguments: Namespace) -> None:
     from s2vgan.media import write_wav
 
     rendered = render(
-        arguments.out / "talk.mp4", arguments.speaker, arguments.seconds, arguments.seed
+        arguments.out / "talk.mp4",
+        arguments.speaker,
+        arguments.seconds,
+        arguments.seed,
+        person=arguments.person,
     )
     speech, _ = synthesize_speech(UNHEARD, arguments.speaker)
     write_wav(arguments.out / "speech.wav", speech)
@@ -233,6 +238,13 @@ def _speak_parser() -> ArgumentParser:
         help="video of the person whose head moves as the made one shall (dubbing); without it the "
         "head is held still",
     )
+    parser.add_argument(
+        "--reference",
+        type=str | None,
+        metavar="WHO",
+        help="who speaks, for a model with model.identity: a picture of a face, or the id of a "
+        "video it was trained on; by default the first of these",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--scale", type=int, default=4, help="whole-number enlargement")
     parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda")
@@ -244,20 +256,26 @@ def _speak(arguments: Namespace) -> None:
 
     from s2vgan.driving import read_pose
     from s2vgan.media import read_audio, write_video
+    from s2vgan.portrait import read_portrait
     from s2vgan.synthesis import Synthesizer, enlarge
     from s2vgan.tracking import fetch_model
 
     synthesizer = Synthesizer.load(fetch_model(arguments.model), arguments.device)
     spec = synthesizer.spec
     speech = read_audio(arguments.audio, spec.sample_rate)
+    reference = None
+    if arguments.reference is not None:
+        reference = synthesizer.person(arguments.reference)
+        if reference is None:
+            reference = read_portrait(arguments.reference, spec)
     pose = None
     if arguments.pose is not None:
-        pose = read_pose(synthesizer, arguments.pose, len(speech) / spec.sample_rate)
+        pose = read_pose(synthesizer, arguments.pose, len(speech) / spec.sample_rate, reference)
         if len(pose) * spec.sample_rate < len(speech) * spec.fps:
             print(
                 f"{arguments.pose}: ends after {len(pose) / spec.fps:.1f} s; its last pose is held."
             )
-    blocks = synthesizer.blocks(speech, arguments.seed, pose)
+    blocks = synthesizer.blocks(speech, arguments.seed, pose, reference)
     frames = (frame for block in blocks for frame in block)
     large = enlarge(tqdm(frames, desc="speaking", unit="frame", mininterval=1), arguments.scale)
     write_video(arguments.out, large, spec.fps, speech, spec.sample_rate)

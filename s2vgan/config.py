@@ -18,6 +18,7 @@ WAV2PIX_SETTINGS: dict[str, Any] = {
     "audio_dropout": 0.0,
     "mean_face": False,
     "pose_dim": 0,
+    "identity": False,
     "spectral_norm": True,
 }
 
@@ -43,6 +44,8 @@ class ModelConfig:
         carry_state: carry the ConvGRU's state from group to group, and train on sequences.
         mean_face: learn a mean face, added to every frame before tanh.
         pose_dim: length of the pose code (principal components of the upper face); 0 for none.
+        identity: a reference frame of the person as a condition: one model for several people.
+            The mean face, where there is one, is then the reference frame.
         discriminator_gru_after: convolutions of the discriminator before its ConvGRU; 0 as
             published, where the ConvGRU reads the frames themselves.
         spectral_norm: spectral normalisation of D's strided convolutions instead of BatchNorm.
@@ -61,6 +64,7 @@ class ModelConfig:
     carry_state: bool = True
     mean_face: bool = True
     pose_dim: int = 8
+    identity: bool = False
     discriminator_gru_after: int = 2
     spectral_norm: bool = True
 

@@ -14,6 +14,7 @@ import numpy as np
 from s2vgan.dataset import GroupDataset
 
 SHUFFLED = "shuffled_audio"
+WRONG_SPEAKER = "wrong_speaker"
 
 _CHUNK = 256  # groups of a video that are in memory at a time
 
@@ -27,12 +28,17 @@ class Piece:
         real: (n, S, S, 3) uint8, the true frames.
         speech: float32 mono in [-1, 1] of the same time.
         other_speech: as long, of another moment of the same split; empty if there is no other.
+        reference: (S, S, 3) uint8, the frame that stands for who is in the video; None if no
+            contender asks for it.
+        other_reference: the same of another video; None if there is no other.
     """
 
     video: int
     real: np.ndarray
     speech: np.ndarray
     other_speech: np.ndarray
+    reference: np.ndarray | None = None
+    other_reference: np.ndarray | None = None
 
 
 Speak = Callable[[Piece], np.ndarray]
@@ -45,10 +51,20 @@ class Speaker(Protocol):
     def has_pose(self) -> bool:
         """Whether it takes a pose code."""
 
-    def speak(self, audio: np.ndarray, seed: int = 0, pose: np.ndarray | None = None) -> np.ndarray:
+    @property
+    def has_identity(self) -> bool:
+        """Whether it takes a reference frame of who speaks."""
+
+    def speak(
+        self,
+        audio: np.ndarray,
+        seed: int = 0,
+        pose: np.ndarray | None = None,
+        reference: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Frames (n, S, S, 3) uint8 for a piece of speech."""
 
-    def pose_of(self, frames: np.ndarray) -> np.ndarray:
+    def pose_of(self, frames: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
         """Pose codes (n, P) of real frames."""
 
 
@@ -82,6 +98,12 @@ class Entry:
     seed: int | None = None
     pose: Literal["reference", "true"] | None = None
 
+    def can_speak(self, piece: Piece) -> bool:
+        """Whether there is what this row needs: another moment, or another person."""
+        if self.name == SHUFFLED:
+            return len(piece.other_speech) > 0
+        return self.name != WRONG_SPEAKER or piece.other_reference is not None
+
     @property
     def label(self) -> str:
         """Name for people, unique in a split."""
@@ -113,10 +135,15 @@ def cut_pieces(dataset: GroupDataset, rows: np.ndarray, seconds: float, frames: 
         return []
     speech = [dataset.speech(part) for part in parts]
     wrong = _other_speech(speech, dataset.spec.samples_per_group)
-    return [
-        Piece(int(dataset.video[part[0]]), np.concatenate(dataset.frames[part]), said, other)
-        for part, said, other in zip(parts, speech, wrong, strict=True)
-    ]
+    pieces = []
+    for part, said, other in zip(parts, speech, wrong, strict=True):
+        video, real = int(dataset.video[part[0]]), np.concatenate(dataset.frames[part])
+        own = next_one = None
+        if (people := dataset.references) is not None:
+            own = people[video]
+            next_one = people[(video + 1) % len(people)] if len(people) > 1 else None
+        pieces.append(Piece(video, real, said, other, own, next_one))
+    return pieces
 
 
 def _other_speech(speech: list[np.ndarray], group: int) -> list[np.ndarray]:
@@ -142,26 +169,45 @@ def _other_speech(speech: list[np.ndarray], group: int) -> list[np.ndarray]:
 
 
 def from_run(contender: Contender) -> Iterator[Entry]:
-    """The rows of one run: its pose held, its pose from the true video, and wrong speech.
+    """The rows of one run: its pose held, its pose from the true video, and controls.
 
-    The last is the control ``shuffled_audio``: the model itself, given other_speech.
+    The controls are the model itself, given other_speech (``shuffled_audio``) or, where it has an
+    identity, the reference frame of another person (``wrong_speaker``).
     """
     speaker = contender.speaker
     row = partial(Entry, run=contender.run, seed=contender.seed)
-    yield row(contender.name, "model", lambda piece: speaker.speak(piece.speech), pose="reference")
+
+    def own(piece: Piece) -> np.ndarray | None:
+        return piece.reference if speaker.has_identity else None
+
+    yield row(
+        contender.name,
+        "model",
+        lambda piece: speaker.speak(piece.speech, reference=own(piece)),
+        pose="reference",
+    )
     if speaker.has_pose:
         yield row(
             contender.name,
             "model",
-            lambda piece: speaker.speak(piece.speech, pose=speaker.pose_of(piece.real)),
+            lambda piece: speaker.speak(
+                piece.speech, pose=speaker.pose_of(piece.real, own(piece)), reference=own(piece)
+            ),
             pose="true",
         )
     yield row(
         SHUFFLED,
         "control",
-        lambda piece: speaker.speak(piece.other_speech),
+        lambda piece: speaker.speak(piece.other_speech, reference=own(piece)),
         pose="reference",
     )
+    if speaker.has_identity:
+        yield row(
+            WRONG_SPEAKER,
+            "control",
+            lambda piece: speaker.speak(piece.speech, reference=piece.other_reference),
+            pose="reference",
+        )
 
 
 def from_data(dataset: GroupDataset, rows: np.ndarray) -> list[Entry]:

@@ -27,6 +27,8 @@ class GroupDataset:
         index: (N,) int32, position on the video's grid.
         timeline: (samples,) int16, read-only: the segments' speech with silence between them.
         offset: (N,) int64, where each group's speech starts in ``timeline``.
+        references: (V, S, S, 3) uint8, the frame that stands for who is in each video; None until
+            :func:`s2vgan.people.with_references` finds them.
     """
 
     info: DatasetInfo
@@ -37,6 +39,7 @@ class GroupDataset:
     index: np.ndarray
     timeline: np.ndarray
     offset: np.ndarray
+    references: np.ndarray | None = None
 
     @classmethod
     def load(cls, data: str | Path) -> "GroupDataset":

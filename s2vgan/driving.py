@@ -15,7 +15,10 @@ from s2vgan.synthesis import Synthesizer
 
 
 def read_pose(
-    synthesizer: Synthesizer, video: str | Path, seconds: float | None = None
+    synthesizer: Synthesizer,
+    video: str | Path,
+    seconds: float | None = None,
+    reference: np.ndarray | None = None,
 ) -> np.ndarray:
     """Pose codes of a driving video, a row for each frame to generate, from its start on.
 
@@ -27,6 +30,7 @@ def read_pose(
         synthesizer: of a model that takes a pose code.
         video: path or URL (``s3://``) of a video with a face and with sound.
         seconds: of the video that are needed; None for all of it.
+        reference: as in :meth:`Synthesizer.pose_of`.
 
     Returns:
         (frames, pose_dim) float32. At least ``seconds`` of them if the video is as long.
@@ -64,7 +68,8 @@ def read_pose(
         known, codes = [], []
         for chunk in groups.read_chunks(data, row.video_id):
             known.append(chunk.index)
-            codes.append(synthesizer.pose_of(chunk.frames.reshape(-1, *spec.frame_shape[1:])))
+            frames = chunk.frames.reshape(-1, *spec.frame_shape[1:])
+            codes.append(synthesizer.pose_of(frames, reference))
     ticks = np.concatenate(known)[:, None] * spec.frames_per_group
     ticks = (ticks + np.arange(spec.frames_per_group)).ravel()
     first = math.floor(round(start / spec.seconds, 6)) * spec.frames_per_group

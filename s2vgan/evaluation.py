@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from s2vgan.contenders import SHUFFLED, Contender, Entry, Piece, cut_pieces, from_data, from_run
+from s2vgan.contenders import Contender, Entry, Piece, cut_pieces, from_data, from_run
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError, RunError
 from s2vgan.files import write_text
@@ -23,6 +23,7 @@ from s2vgan.metrics import (
     measure,
 )
 from s2vgan.openings import make_ruler
+from s2vgan.people import with_references
 from s2vgan.spec import GroupSpec
 from s2vgan.synthesis import Synthesizer
 
@@ -123,6 +124,8 @@ def evaluate(
             "PATH or set S2VGAN_LPIPS_TRUNK."
         )
     training, held_out = _splits(dataset, contenders, notes)
+    if any(contender.speaker.has_identity for contender in contenders):
+        dataset = with_references(dataset, training)
     ruler = make_ruler(dataset, data, openings, training, held_out)
     notes.append(ruler.sentence)
     lpips = load_lpips(trunk, device) if trunk else None
@@ -170,7 +173,7 @@ def compare(
         (split, found, entry)
         for split, found in pieces.items()
         for entry in entries
-        if entry.name != SHUFFLED or len(found[0].other_speech)
+        if entry.can_speak(found[0])
     ]
     frames = sum(len(piece.real) for _, found, _ in jobs for piece in found)
     with tqdm(total=frames, unit="frame", desc="evaluate", disable=None) as bar:

@@ -12,9 +12,10 @@ from torch import Tensor
 from s2vgan import artifact
 from s2vgan.config import Config
 from s2vgan.errors import ConfigError
-from s2vgan.models import Face
+from s2vgan.models import Face, TalkingFace
 from s2vgan.spec import GroupSpec
 
+ONE_FACE = "this model knows one face and takes no reference; train one with model.identity true."
 BLOCK = 32  # groups of one forward: memory stays bounded for speech of any length
 
 
@@ -45,44 +46,106 @@ class Synthesizer:
         """Whether the model takes a pose code."""
         return self.config.model.pose_dim > 0
 
-    def stream(self, seed: int = 0, pose: np.ndarray | None = None) -> "Stream":
+    @property
+    def has_identity(self) -> bool:
+        """Whether the model is told who speaks, by a reference frame."""
+        return self.config.model.identity
+
+    def person(self, name: str) -> np.ndarray | None:
+        """The stored reference frame (S, S, 3) uint8 of a video's id; None for one not stored.
+
+        Raises:
+            ConfigError: if the model knows one face only.
+        """
+        if not isinstance(self._face, TalkingFace) or self._face.identity is None:
+            raise ConfigError(ONE_FACE)
+        people = self.manifest.get("people", [])
+        if name not in people:
+            return None
+        picture = self._face.identity.references[people.index(name)]
+        return picture.movedim(0, -1).contiguous().cpu().numpy()
+
+    def stream(
+        self, seed: int = 0, pose: np.ndarray | None = None, reference: np.ndarray | None = None
+    ) -> "Stream":
         """A new stream, for speech that arrives in pieces.
 
         Args:
             seed: of the noise.
             pose: (frames, pose_dim) float32 pose codes, the last one held after its end; None
                 holds the reference pose.
-        """
-        return Stream(self._face, seed, pose if self.has_pose else None)
+            reference: (S, S, 3) uint8 RGB, a frame of who speaks; None for the first person that
+                the model knows.
 
-    def speak(self, audio: np.ndarray, seed: int = 0, pose: np.ndarray | None = None) -> np.ndarray:
+        Raises:
+            ConfigError: if a model that knows one face is given a reference, or one of another
+                size.
+        """
+        who = None
+        if reference is not None:
+            shape = self.spec.frame_shape[1:]
+            if not self.has_identity:
+                raise ConfigError(ONE_FACE)
+            if reference.shape != shape:
+                raise ConfigError(
+                    f"a reference frame of this model has the shape {shape}, not {reference.shape}."
+                )
+            who = self._pixels(reference[None])
+        return Stream(self._face, seed, pose if self.has_pose else None, who)
+
+    def speak(
+        self,
+        audio: np.ndarray,
+        seed: int = 0,
+        pose: np.ndarray | None = None,
+        reference: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Frames for a whole piece of speech.
 
         Args:
             audio: (n,) float32 mono in [-1, 1] at ``spec.sample_rate``.
             seed: of the noise.
             pose: as in :meth:`stream`.
+            reference: as in :meth:`stream`.
 
         Returns:
             (frames, S, S, 3) uint8 RGB; the speech is filled with silence to whole groups.
         """
-        return np.concatenate(list(self.blocks(audio, seed, pose)))
+        return np.concatenate(list(self.blocks(audio, seed, pose, reference)))
 
     def blocks(
-        self, audio: np.ndarray, seed: int = 0, pose: np.ndarray | None = None
+        self,
+        audio: np.ndarray,
+        seed: int = 0,
+        pose: np.ndarray | None = None,
+        reference: np.ndarray | None = None,
     ) -> Iterator[np.ndarray]:
         """The frames of :meth:`speak` in blocks: memory stays bounded for speech of any length."""
-        stream = self.stream(seed, pose)
+        stream = self.stream(seed, pose, reference)
         size = BLOCK * self.spec.samples_per_group
         for start in range(0, len(audio), size):
             yield stream.push(audio[start : start + size])
         yield stream.finish()
 
-    def pose_of(self, frames: np.ndarray) -> np.ndarray:
-        """Pose codes (n, pose_dim) float32 of (n, S, S, 3) uint8 real frames."""
+    def pose_of(self, frames: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
+        """Pose codes (n, pose_dim) float32 of (n, S, S, 3) uint8 real frames.
+
+        A model with an identity reads them against the ``reference`` (S, S, 3) uint8 of who is in
+        them; None for the first person that it knows.
+        """
+        who = None
+        if self.has_identity:
+            if reference is None:
+                reference = self.person(self.manifest["people"][0])
+                assert reference is not None
+            who = self._pixels(reference[None])
+        return self._face.codes.pose(self._pixels(frames), who).cpu().numpy()
+
+    def _pixels(self, frames: np.ndarray) -> Tensor:
+        """Frames (n, 3, S, S) in [-1, 1] of (n, S, S, 3) uint8."""
         device = self._face.codes.pose_mean.device
         pixels = torch.from_numpy(np.array(frames)).to(device).movedim(-1, 1)
-        return self._face.codes.pose(pixels.float() / 127.5 - 1).cpu().numpy()
+        return pixels.float() / 127.5 - 1
 
 
 class Stream:
@@ -91,9 +154,11 @@ class Stream:
     However the speech is cut into pieces, the frames are the same up to rounding.
     """
 
-    def __init__(self, face: Face, seed: int, pose: np.ndarray | None) -> None:
+    def __init__(
+        self, face: Face, seed: int, pose: np.ndarray | None, reference: Tensor | None = None
+    ) -> None:
         config, spec = face.config, face.spec
-        self._face = face
+        self._face, self._reference = face, reference
         self._pose = None if pose is None else torch.from_numpy(np.asarray(pose, np.float32))
         self._noise = torch.Generator().manual_seed(seed)
         self._state: Tensor | None = None
@@ -143,6 +208,7 @@ class Stream:
             torch.stack(z).unsqueeze(0).to(device),
             self._poses(count).unsqueeze(0).to(device),
             self._state,
+            self._reference,
         )
         self._state = made[:, -1]
         pixels = ((made[0].float() + 1) * 127.5).round().clamp(0, 255)

@@ -29,6 +29,7 @@ from s2vgan.interrupt import STOP, deferred, supervise
 from s2vgan.ledger import DatasetInfo, read_dataset
 from s2vgan.loading import Loader
 from s2vgan.models import build_face
+from s2vgan.people import with_references
 from s2vgan.progress import TrainingProgress
 from s2vgan.runlog import METRICS, RUN_FILE, read_run, unwritten, update_run
 from s2vgan.tracking import Delivery, is_delivered, tracking_uri
@@ -98,6 +99,8 @@ def train_loop(
     with _together(device, world) as all_well:
         dataset = GroupDataset.load(launch.data)
         training, held_out = dataset.split(config.train.held_out)
+        if config.model.identity:
+            dataset = with_references(dataset, training)
         try:
             sampler = Sampler.over(dataset, training, config.train)
         except DatasetError as error:

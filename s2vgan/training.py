@@ -23,6 +23,7 @@ from s2vgan.losses import (
     weighted_sum,
 )
 from s2vgan.models import Discriminator, Face, TalkingFace, build_discriminator, build_face
+from s2vgan.people import stored_people
 from s2vgan.spec import GroupSpec
 
 FIT_FRAMES = 1500  # frames of training time that the face codes are fitted on
@@ -154,11 +155,20 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def fit_face(state: TrainState, dataset: GroupDataset, rows: np.ndarray) -> None:
-    """Fit what is not trained (face codes, mean face) on frames spread over the training rows."""
+    """Fit what is not trained on frames spread over the training rows.
+
+    That are the face codes, the mean face, and the reference frames that the model stores.
+    """
     count = min(len(rows), FIT_FRAMES // dataset.spec.frames_per_group)
     chosen = rows[np.linspace(0, len(rows) - 1, count).astype(int)]
-    frames = Batch.gather(dataset, chosen[:, None], state.config, state.device).frames
-    state.face.fit(frames.flatten(0, 1))
+    batch = Batch.gather(dataset, chosen[:, None], state.config, state.device)
+    frames, reference, people = batch.frames.flatten(0, 1), batch.reference, None
+    if reference is not None:
+        assert dataset.references is not None
+        reference = reference.repeat_interleave(len(frames) // len(reference), 0)
+        pictures = dataset.references[stored_people(dataset)]
+        people = torch.from_numpy(pictures).movedim(-1, 1).contiguous().to(state.device)
+    state.face.fit(frames, reference, people)
     state.ema.load_state_dict(state.face.state_dict())
 
 
@@ -181,7 +191,8 @@ def pretrain_audio(
     for _ in range(config.train.pretrain_steps):
         chosen = random.choice(rows, min(PRETRAIN_BATCH, len(rows)), replace=False)
         batch = Batch.gather(dataset, chosen[:, None], config, state.device)
-        loss = mouth_error(face, face.mouth(face.encode(batch.audio)), batch.frames)
+        mouth = face.mouth(face.encode(batch.audio))
+        loss = mouth_error(face, mouth, batch.frames, batch.reference)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -189,9 +200,11 @@ def pretrain_audio(
     state.ema.load_state_dict(face.state_dict())
 
 
-def mouth_error(face: Face, predicted: Tensor, frames: Tensor) -> Tensor:
+def mouth_error(
+    face: Face, predicted: Tensor, frames: Tensor, reference: Tensor | None = None
+) -> Tensor:
     """Mean squared error of predicted mouth codes (B, K, T, MOUTH_DIM), of unit variance."""
-    target = face.codes.mouth(frames.flatten(0, 1)).view_as(predicted)
+    target = face.codes.mouth(frames.flatten(0, 1), reference).view_as(predicted)
     return F.mse_loss(predicted.float(), target)
 
 
@@ -212,7 +225,7 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
     # All randomness of the step, dropout included, comes from here: nothing to keep for a resume.
     torch.manual_seed(_mix(config.train.seed, state.step, state.rank))
     z = torch.randn(*audio.shape[:2], config.model.z_dim, device=device)
-    pose = face.codes.pose(frames.flatten(0, 1))
+    pose = face.codes.pose(frames.flatten(0, 1), batch.reference)
     pose = pose.view(len(frames), groups, frames_per_group, config.model.pose_dim)
     pose = pose + config.train.pose_noise * torch.randn_like(pose)
     if config.train.gain:
@@ -226,7 +239,7 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
     state.d.train()
     statistics = [buffer.clone() for buffer in face.buffers()]
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-        fake, code, mouth = state.g(audio, z, pose)
+        fake, code, mouth = state.g(audio, z, pose, None, batch.reference)
         real_groups, fake_groups = as_groups(frames), as_groups(fake)
         heard = code.detach().flatten(0, 1)  # D judges the pair; it does not shape the code
         # Batches of one kind, as in DCGAN: in a mixed one BatchNorm would tell D which is which.
@@ -255,7 +268,7 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
     with torch.set_grad_enabled(wanted):  # else they are only logged
         terms |= reconstruction_losses(fake.float(), frames, config.loss.mouth, frames_per_group)
     if mouth is not None:
-        terms["audio"] = mouth_error(face, mouth, frames)
+        terms["audio"] = mouth_error(face, mouth, frames, batch.reference)
     loss_g = weighted_sum(config.loss, terms)
     state.opt_g.zero_grad()
     loss_g.backward()

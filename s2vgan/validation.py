@@ -73,11 +73,13 @@ def validate(
     """
     face = state.ema.eval()
     batch = Batch.gather(dataset, rows, state.config, state.device)
-    fake = speak_windows(face, batch.audio, state.config.train.seed)
+    reference, seed = batch.reference, state.config.train.seed
+    fake = speak_windows(face, batch.audio, seed, reference)
     other = _other_moments(batch.audio)
-    shuffled = speak_windows(face, other, state.config.train.seed)
+    shuffled = speak_windows(face, other, seed, reference)
     real_opening, opening, wrong = (
-        face.codes.mouth(frames.flatten(0, 1))[:, 0] for frames in (batch.frames, fake, shuffled)
+        face.codes.mouth(frames.flatten(0, 1), reference)[:, 0]
+        for frames in (batch.frames, fake, shuffled)
     )
     stretches = zip(fake, batch.frames, strict=True)  # one at a time: SSIM takes memory
     pixels = [
@@ -116,13 +118,19 @@ def _other_moments(audio: Tensor) -> Tensor:
     return audio[stretches[:, None], (np.arange(length) + steps) % length]
 
 
-def speak_windows(face: Face, audio: Tensor, seed: int) -> Tensor:
-    """Frames (B, K * T, 3, S, S) of (B, K, L) windows, with the reference pose."""
+def speak_windows(face: Face, audio: Tensor, seed: int, reference: Tensor | None = None) -> Tensor:
+    """Frames (B, K * T, 3, S, S) of (B, K, L) windows, with the reference pose.
+
+    ``reference`` are the frames (B, 3, S, S) of who speaks, where the model has an identity.
+    """
     noise = torch.Generator().manual_seed(seed)
     z = torch.randn(*audio.shape[:2], face.config.z_dim, generator=noise).to(audio.device)
     pose = face.codes.reference_pose.expand(*audio.shape[:2], face.spec.frames_per_group, -1)
-    stretches = zip(audio.split(1), z.split(1), pose.split(1), strict=True)  # bounds the memory
-    return torch.cat([face.speak(*stretch) for stretch in stretches])
+    who = [None] * len(audio) if reference is None else reference.split(1)
+    stretches = zip(audio.split(1), z.split(1), pose.split(1), who, strict=True)
+    return torch.cat(  # one by one: bounds the memory
+        [face.speak(audio, z, pose, None, reference) for audio, z, pose, reference in stretches]
+    )
 
 
 def changes(real: Tensor, fake: Tensor, shuffled: Tensor, per_group: int) -> dict[str, float]:

@@ -1,5 +1,5 @@
 import sys
-from itertools import pairwise, product
+from itertools import combinations, pairwise, product
 from pathlib import Path
 
 import av
@@ -14,6 +14,7 @@ from s2vgan import demo, media
 from s2vgan.demo import speech
 from s2vgan.demo.face import Face, Pose
 from s2vgan.demo.motion import blinks, sway
+from s2vgan.demo.persons import PERSONS, Person
 from s2vgan.demo.speech import SENTENCES, SPEAKERS, Sound, compose, synthesize, synthesize_speech
 from s2vgan.demo.visemes import VISEMES, mouth_shapes
 from s2vgan.errors import ConfigError, S2VError
@@ -244,10 +245,36 @@ def test_haar_finds_every_face(
         assert len(boxes) == 1 and boxes[0][2] >= 80
 
 
+def test_the_first_person_is_the_photograph_itself() -> None:
+    photo = np.random.default_rng(0).uniform(0, 255, (60, 60, 3)).astype(np.float32)
+    assert PERSONS[0].coloured(photo, 1.5, 0, 0) is photo
+    x, y = np.meshgrid(*2 * [np.arange(50, dtype=np.float32)])
+    assert PERSONS[0].source(x, y)[0] is x and PERSONS[0].source(x, y)[1] is y
+    mirrored, same = Person(mirrored=True).source(x, y)
+    np.testing.assert_allclose(mirrored, 444 - x)
+    assert np.array_equal(same, y)
+
+
+def test_people_look_different_and_all_are_faces_that_speak(haar: cv2.CascadeClassifier) -> None:
+    drawn = []
+    for person in PERSONS:
+        face = Face(256, person=person)
+        shut, wide = face.draw(Pose(0)).astype(float), face.draw(Pose(1)).astype(float)
+        for frame in (shut, wide):
+            assert len(faces(haar, frame.astype(np.uint8))) == 1
+        change = abs(wide - shut).mean(-1)
+        assert change[160:200, 98:162].mean() > 5 and change[:130].max() <= 1
+        drawn.append(shut)
+    for one, other in combinations(drawn, 2):
+        assert abs(one - other)[70:190, 75:185].mean() > 15
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ({"speaker": 9}, "speaker 9"),
+        ({"person": 4}, "person 4: use 0 to 3"),
+        ({"person": -1}, "person -1"),
         ({"speaker": -1}, "speaker -1"),
         ({"size": 100}, "size 100"),
         ({"seconds": 0}, "seconds 0"),

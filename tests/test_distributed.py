@@ -22,6 +22,7 @@ from s2vgan.training import TrainState, train_step
 
 CONFIG = Config(model=ModelConfig(width=4), train=TrainConfig(amp="off"))
 COMPILED = dataclasses.replace(CONFIG, train=TrainConfig(amp="off", compile=True))
+IDENTITY = Config(model=ModelConfig(width=4, identity=True), train=TrainConfig(amp="off"))
 WAV2PIX = Config(
     ModelConfig(
         kind="wav2pix", z_dim=0, width=4, audio_features="waveform", audio_past=0.5,
@@ -55,6 +56,7 @@ def _train_on_different_data(rank: int, port: int, config: Config) -> None:
     batch = Batch(
         torch.randn(4, 2, samples, generator=random) * 0.1,
         torch.rand(4, 6, 3, 32, 32, generator=random) * 2 - 1,
+        torch.rand(4, 3, 32, 32, generator=random) * 2 - 1 if config.model.identity else None,
     )
     state.face.codes.fit(batch.frames.flatten(0, 1))  # another fit on every rank
     assert not _same(state.face.codes.pose_mean)
@@ -92,6 +94,7 @@ def _free_port() -> int:
         pytest.param(CONFIG, id="gru"),
         pytest.param(COMPILED, id="compiled", marks=pytest.mark.slow),
         pytest.param(WAV2PIX, id="wav2pix"),
+        pytest.param(IDENTITY, id="identity"),
     ],
 )
 def test_two_ranks_stay_equal(config: Config) -> None:

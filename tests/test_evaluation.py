@@ -53,19 +53,26 @@ class Oracle:
     """Answers with the real frames of the speech it hears; with a mean face, if told to."""
 
     has_pose = True
+    has_identity = False
 
     def __init__(self, dataset: GroupDataset, face: np.ndarray | None = None) -> None:
         self._spec, self._face = dataset.spec, face
         rows = np.arange(len(dataset))
         self._known = {dataset.speech(rows[i : i + 1]).tobytes(): dataset.frames[i] for i in rows}
 
-    def speak(self, audio: np.ndarray, seed: int = 0, pose: np.ndarray | None = None) -> np.ndarray:
+    def speak(
+        self,
+        audio: np.ndarray,
+        seed: int = 0,
+        pose: np.ndarray | None = None,
+        reference: np.ndarray | None = None,
+    ) -> np.ndarray:
         groups = audio.reshape(-1, self._spec.samples_per_group)
         if self._face is not None:
             return np.stack([self._face] * (3 * len(groups)))
         return np.concatenate([self._known[group.tobytes()] for group in groups])
 
-    def pose_of(self, frames: np.ndarray) -> np.ndarray:
+    def pose_of(self, frames: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
         return np.zeros((len(frames), 2), np.float32)
 
 

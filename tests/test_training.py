@@ -12,6 +12,7 @@ from s2vgan.checkpoints import load_checkpoint, save_checkpoint
 from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError, RunError
+from s2vgan.people import with_references
 from s2vgan.training import TrainState, fit_face, pretrain_audio, train_step, wants_bf16
 from s2vgan.validation import changes, validate, validation_rows
 
@@ -41,13 +42,17 @@ WAV2PIX = Config(
     ),
 )  # fmt: skip
 NO_GRU = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, kind="no_gru"))
+IDENTITY = dataclasses.replace(CONFIG, model=dataclasses.replace(CONFIG.model, identity=True))
 
-KINDS = {"gru": CONFIG, "no_gru": NO_GRU, "paper": PAPER, "wav2pix": WAV2PIX}
+KINDS = {
+    "gru": CONFIG, "no_gru": NO_GRU, "paper": PAPER, "wav2pix": WAV2PIX, "identity": IDENTITY
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def dataset(toy_data: Path) -> GroupDataset:
-    return GroupDataset.load(toy_data)
+    dataset = GroupDataset.load(toy_data)
+    return with_references(dataset, dataset.split()[0])
 
 
 @pytest.fixture(autouse=True)

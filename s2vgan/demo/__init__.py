@@ -20,6 +20,7 @@ from tqdm import tqdm
 from s2vgan import media
 from s2vgan.demo.face import Face, Pose
 from s2vgan.demo.motion import blinks, sway
+from s2vgan.demo.persons import PERSONS
 from s2vgan.demo.speech import (
     SAMPLE_RATE,
     SENTENCES,
@@ -35,6 +36,7 @@ from s2vgan.errors import ConfigError
 
 __all__ = [
     "FPS",
+    "PERSONS",
     "SPEAKERS",
     "UNHEARD",
     "Rendered",
@@ -74,6 +76,7 @@ def render(
     seed: int = 0,
     size: int = 256,
     sentences: tuple[str, ...] = SENTENCES,
+    person: int = 0,
 ) -> Rendered:
     """Render a talking head: H.264 at 30 frames/s, AAC at 16 kHz, and the mouth's true openings.
 
@@ -88,6 +91,7 @@ def render(
         seed: 0 or more; of the order of sentences, pauses, sway and blinks.
         size: height and width in pixels; the face is about 0.45 of it.
         sentences: what may be said.
+        person: index into PERSONS; whose face it is.
 
     Raises:
         ConfigError: if an argument is out of range.
@@ -99,11 +103,13 @@ def render(
         raise ConfigError(f"seed {seed}: use 0 or more.")
     if not 0 <= speaker < len(SPEAKERS):
         raise ConfigError(f"speaker {speaker}: use 0 to {len(SPEAKERS) - 1}.")
+    if not 0 <= person < len(PERSONS):
+        raise ConfigError(f"person {person}: use 0 to {len(PERSONS) - 1}.")
     count = round(seconds * FPS)
     times = np.arange(count) / FPS
     speech_rng, motion_rng = np.random.default_rng([seed, speaker]).spawn(2)
     audio, sounds = compose(sentences, count / FPS, speaker, speech_rng)
-    face = Face(size, SPEAKERS[speaker].tint)
+    face = Face(size, SPEAKERS[speaker].tint, PERSONS[person])
     mouths = mouth_shapes(sounds, times)
     poses = np.column_stack([mouths, blinks(times, motion_rng), sway(times, motion_rng)])
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from s2vgan.demo.persons import PERSONS, Person
 from s2vgan.errors import ConfigError, S2VError
 
 CROP_X, CROP_Y, CROP = 114.0, 2.0, 216.0  # square of the photograph that is shown
@@ -93,13 +94,19 @@ class Face:
     Args:
         size: height and width of a frame in pixels.
         tint: factors of red, green and blue.
+        person: whose face it is.
 
     Raises:
         ConfigError: if size is out of range; smaller faces are too small for Haar.
         S2VError: if scikit-image is not installed.
     """
 
-    def __init__(self, size: int, tint: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> None:
+    def __init__(
+        self,
+        size: int,
+        tint: tuple[float, float, float] = (1.0, 1.0, 1.0),
+        person: Person = PERSONS[0],
+    ) -> None:
         if not 192 <= size <= 1024 or size % 2:
             raise ConfigError(f"size {size}: use an even number from 192 to 1024.")
         try:
@@ -114,11 +121,12 @@ class Face:
         x, y = np.meshgrid(*_grid(slice(0, side), slice(0, side), self.scale))
         photo = data.astronaut().astype(np.float32)
         photo = cv2.remap(photo, x, y, cv2.INTER_CUBIC, None, cv2.BORDER_REFLECT)
+        photo = person.coloured(photo, self.scale, CROP_X, CROP_Y)
         self.tint = np.array(tint, np.float32)
         self.photo = np.clip(photo * self.tint, 0, 255).astype(np.uint8)
         self._prepare_mouth()
         self._prepare_eyes()
-        self._prepare_sway()
+        self._prepare_sway(person)
 
     def draw(self, pose: Pose) -> np.ndarray:
         """One frame.
@@ -262,9 +270,9 @@ class Face:
             eye = canvas[box].astype(np.float32)
             canvas[box] = eye + alpha * (skin * (1 - lashes)[..., None] - eye) + 0.5
 
-    def _prepare_sway(self) -> None:
+    def _prepare_sway(self, person: Person) -> None:
         whole = slice(0, self.size)
-        x, y = np.meshgrid(*_grid(whole, whole, self.size / CROP))
+        x, y = person.source(*np.meshgrid(*_grid(whole, whole, self.size / CROP)))
         across = np.maximum(np.abs(x - 222) - 55, 0) / 45
         head = 1 - _smooth(np.hypot(across, np.maximum(y - 170, 0) / 40))
         self.sway_weight = head

@@ -37,7 +37,7 @@ class ConvGRUCell(nn.Module):
         Args:
             x: (B, T, inputs, H, W), the input of each step.
             state: (B, hidden, H, W), H' of the first step; None for zero, which is faster.
-            bias: (hidden, H, W), added inside the tanh of every step.
+            bias: (hidden, H, W) or (B, hidden, H, W), added inside the tanh of every step.
 
         Returns:
             (B, T, hidden, H, W), the state after each step; the last one starts the next call.

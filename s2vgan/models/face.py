@@ -25,9 +25,18 @@ class Face(nn.Module):
         self.config, self.spec = config, spec
         self.codes = FaceCodes(config.pose_dim)
 
-    def fit(self, frames: Tensor) -> None:
-        """Fit what is not trained on (N, 3, S, S) frames of training time in [-1, 1]."""
-        self.codes.fit(frames)
+    def fit(
+        self, frames: Tensor, reference: Tensor | None = None, people: Tensor | None = None
+    ) -> None:
+        """Fit what is not trained.
+
+        Args:
+            frames: (N, 3, S, S) of training time in [-1, 1].
+            reference: (N, 3, S, S) in [-1, 1], the reference frame of who is in each, where the
+                model has an identity.
+            people: (V, 3, S, S) uint8, the reference frames that are to be stored with it.
+        """
+        self.codes.fit(frames, reference)
 
     def lesson(self, audio: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         """What a training step uses of B sequences of K groups: all of it, unless a kind says less.
@@ -38,7 +47,14 @@ class Face(nn.Module):
         """
         return audio, frames
 
-    def speak(self, audio: Tensor, z: Tensor, pose: Tensor, state: Tensor | None = None) -> Tensor:
+    def speak(
+        self,
+        audio: Tensor,
+        z: Tensor,
+        pose: Tensor,
+        state: Tensor | None = None,
+        reference: Tensor | None = None,
+    ) -> Tensor:
         """All frames of K contiguous groups of B sequences.
 
         Args:
@@ -47,6 +63,8 @@ class Face(nn.Module):
             pose: (B, K, T, pose_dim) pose codes.
             state: (B, 3, S, S), the last frame before; None at the start. Of no effect where the
                 model does not carry it.
+            reference: (B, 3, S, S) frames in [-1, 1] of who speaks; None for the first of the
+                people that the model knows. Of no effect where it knows only one face.
 
         Returns:
             (B, K * T, 3, S, S) in (-1, 1).

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from s2vgan.errors import ConfigError
 from s2vgan.models.conv_gru import ConvGRUCell
+from s2vgan.models.identity import LIMIT, Identity
 
 FEATURES = 16  # channels that the ConvGRU reads for one frame
 
@@ -33,14 +34,15 @@ class Generator(nn.Module):
     Without it (``gru=False``, the ablation) the last block ends in 3 channels a frame and tanh.
 
     Args:
-        condition: length of the condition vector (noise, audio code and pose code).
+        condition: length of the condition vector (noise, audio code, pose code, identity code).
         size: S, a power of two from 32 to 256.
         frames: T, frames per group.
         width: channels at half resolution; doubled at each coarser block, at most 8 times.
         gru: with ConvGRU.
         own_features: the ConvGRU reads its own features at each step instead of the same ones.
-        mean_face: learn a face that is added to every frame before tanh.
-        start_from_mean: the first state is the mean face instead of zero.
+        mean_face: add a face to every frame before tanh: a learned one, or who speaks.
+        start_from_mean: the first state is that face instead of zero.
+        identity: who speaks is given with each call.
 
     Raises:
         ConfigError: if the size cannot be made from 4x4 by doubling.
@@ -56,6 +58,7 @@ class Generator(nn.Module):
         own_features: bool = False,
         mean_face: bool = False,
         start_from_mean: bool = False,
+        identity: bool = False,
     ) -> None:
         super().__init__()
         blocks = blocks_to(size)
@@ -63,6 +66,7 @@ class Generator(nn.Module):
         widths = [width * min(8, 2 ** (blocks - 1 - block)) for block in range(blocks)]
         self.steps_of_features = frames if gru and own_features else 1
         last = FEATURES * self.steps_of_features if gru else 3 * frames
+        self.widths = widths
         layers: list[nn.Module] = [
             nn.ConvTranspose2d(condition, widths[0], 4, bias=False),
             nn.BatchNorm2d(widths[0]),
@@ -79,38 +83,57 @@ class Generator(nn.Module):
                 nn.init.normal_(layer.weight, 0, 0.02)  # DCGAN
         # With a mean face to start from, the first features should disturb it little.
         self.gru = ConvGRUCell(FEATURES, 3, gain=0.1 if mean_face else 1.0) if gru else None
-        self.mean_face = nn.Parameter(torch.zeros(3, size, size)) if mean_face else None
+        learned = mean_face and not identity
+        self.mean_face = nn.Parameter(torch.zeros(3, size, size)) if learned else None
 
     @torch.no_grad()
     def set_mean_face(self, face: Tensor) -> None:
         """Start the mean face, if there is one, at (3, S, S) in [-1, 1]."""
         if self.mean_face is not None:
-            self.mean_face.copy_(torch.atanh(face.clamp(-0.98, 0.98)))
+            self.mean_face.copy_(torch.atanh(face.clamp(-LIMIT, LIMIT)))
 
-    def first_state(self, batch: int) -> Tensor | None:
-        """State before the first group: the mean face (B, 3, S, S), or None for zero."""
-        if self.mean_face is not None and self.start_from_mean:
-            return torch.tanh(self.mean_face).expand(batch, -1, -1, -1)
+    def first_state(self, batch: int, base: Tensor | None) -> Tensor | None:
+        """State before the first group, (B, 3, S, S): the face before tanh ``base``; None: zero."""
+        if base is not None and self.start_from_mean:
+            return torch.tanh(base).expand(batch, -1, -1, -1)
         return None
 
-    def forward(self, condition: Tensor, state: Tensor | None = None) -> Tensor:
+    def forward(
+        self, condition: Tensor, state: Tensor | None = None, identity: Identity | None = None
+    ) -> Tensor:
         """Generate K contiguous groups of B sequences.
 
         Args:
-            condition: (B, K, condition).
+            condition: (B, K, condition), without the identity code.
             state: (B, 3, S, S), the last frame before them; None at the start.
+            identity: who speaks in each sequence, where the generator is made for it.
 
         Returns:
             (B, K * T, 3, S, S) frames in (-1, 1). The last frame is the next call's state.
         """
         batch, groups = condition.shape[:2]
-        features = self.trunk(condition.flatten(0, 1)[..., None, None])
-        mean = self.mean_face
+        base = self.mean_face if identity is None else identity.base
+        features = self._features(condition.flatten(0, 1), identity and identity.repeat(groups))
         if self.gru is None:
             frames = features.reshape(batch, groups * self.frames, 3, self.size, self.size)
-            return torch.tanh(frames if mean is None else frames + mean)
+            if identity is not None and base is not None:
+                base = base.unsqueeze(1)
+            return torch.tanh(frames if base is None else frames + base)
         x = features.unflatten(1, (self.steps_of_features, FEATURES)).unflatten(0, (batch, groups))
         x = x.expand(-1, -1, self.frames, -1, -1, -1).flatten(1, 2)
+        if identity is not None:
+            x = x + identity.maps[-1].unsqueeze(1)
         if state is None:
-            state = self.first_state(batch)
-        return self.gru(x, state, mean)
+            state = self.first_state(batch, base)
+        return self.gru(x, state, base)
+
+    def _features(self, condition: Tensor, identity: Identity | None) -> Tensor:
+        """What the blocks make of (N, condition), each given the map of its resolution."""
+        if identity is None:
+            return self.trunk(condition[..., None, None])
+        x = torch.cat([condition, identity.code], -1)[..., None, None]
+        for block, place in enumerate(range(0, len(self.trunk), 3)):  # convolution, BatchNorm, ReLU
+            x = self.trunk[place : place + 3](x)
+            if block < len(self.widths):
+                x = x + identity.maps[block]
+        return x

@@ -7,12 +7,15 @@ from s2vgan.config import ModelConfig
 from s2vgan.models.audio_encoder import AudioEncoder
 from s2vgan.models.face import Face
 from s2vgan.models.face_codes import MOUTH_DIM
-from s2vgan.models.generator import Generator
+from s2vgan.models.generator import FEATURES, Generator
+from s2vgan.models.identity import IDENTITY_DIM, IdentityEncoder
 from s2vgan.spec import GroupSpec
 
 
 class TalkingFace(Face):
     """Audio encoder, generator, the fixed face codes, and the head that predicts the mouth code.
+
+    With ``model.identity`` also an encoder of a reference frame, which tells who speaks.
 
     Args:
         config: of the model.
@@ -31,8 +34,9 @@ class TalkingFace(Face):
             config.audio_dropout,
         )
         self.mouth_head = nn.Linear(config.audio_dim, spec.frames_per_group * MOUTH_DIM)
+        condition = config.z_dim + config.audio_dim + spec.frames_per_group * config.pose_dim
         self.generator = Generator(
-            config.z_dim + config.audio_dim + spec.frames_per_group * config.pose_dim,
+            condition + (IDENTITY_DIM if config.identity else 0),
             spec.size,
             spec.frames_per_group,
             config.width,
@@ -40,10 +44,20 @@ class TalkingFace(Face):
             own_features=config.frame_features == "own",
             mean_face=config.mean_face,
             start_from_mean=config.initial_state == "mean_face",
+            identity=config.identity,
         )
+        self.identity = None
+        if config.identity:
+            widths = [*self.generator.widths, FEATURES]
+            self.identity = IdentityEncoder(spec.size, widths, config.mean_face)
 
     def forward(
-        self, audio: Tensor, z: Tensor, pose: Tensor, state: Tensor | None = None
+        self,
+        audio: Tensor,
+        z: Tensor,
+        pose: Tensor,
+        state: Tensor | None = None,
+        reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Generate K contiguous groups of B sequences.
 
@@ -53,6 +67,8 @@ class TalkingFace(Face):
             pose: (B, K, T, pose_dim) pose codes.
             state: (B, 3, S, S), the last frame before; None at the start. Of no effect where the
                 configuration does not carry it.
+            reference: (B, 3, S, S) frames in [-1, 1] of who speaks; None for the first of the
+                people that the model knows. Of no effect where it knows only one face.
 
         Returns:
             frames (B, K * T, 3, S, S) in (-1, 1); audio codes (B, K, audio_dim); predicted mouth
@@ -60,21 +76,34 @@ class TalkingFace(Face):
         """
         code = self.encode(audio)
         condition = torch.cat([z, code, pose.flatten(2)], -1)
+        identity = self.identity and self.identity(reference, len(audio))
         if self.config.carry_state:
-            frames = self.generator(condition, state)
+            frames = self.generator(condition, state, identity)
         else:  # every group starts anew, whatever came before it
-            frames = self.generator(condition.flatten(0, 1).unsqueeze(1))
+            identity = identity and identity.repeat(audio.shape[1])
+            frames = self.generator(condition.flatten(0, 1).unsqueeze(1), None, identity)
             frames = frames.unflatten(0, audio.shape[:2]).flatten(1, 2)
         return frames, code, self.mouth(code)
 
-    def fit(self, frames: Tensor) -> None:
-        """Fit the face codes and start the mean face at the mean frame."""
-        super().fit(frames)
+    def fit(
+        self, frames: Tensor, reference: Tensor | None = None, people: Tensor | None = None
+    ) -> None:
+        """Fit the face codes, start the mean face at the mean frame, and keep the people."""
+        super().fit(frames, reference, people)
         self.generator.set_mean_face(frames.mean(0))
+        if self.identity is not None and people is not None:
+            self.identity.references = people
 
-    def speak(self, audio: Tensor, z: Tensor, pose: Tensor, state: Tensor | None = None) -> Tensor:
+    def speak(
+        self,
+        audio: Tensor,
+        z: Tensor,
+        pose: Tensor,
+        state: Tensor | None = None,
+        reference: Tensor | None = None,
+    ) -> Tensor:
         """All frames of K groups, see :meth:`Face.speak`."""
-        return self(audio, z, pose, state)[0]
+        return self(audio, z, pose, state, reference)[0]
 
     def encode(self, audio: Tensor) -> Tensor:
         """Audio codes (B, K, audio_dim) of windows (B, K, L)."""

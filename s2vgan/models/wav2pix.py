@@ -139,7 +139,12 @@ class Wav2Pix(Face):
         self.generator = Wav2PixGenerator(config.audio_dim, spec.size, config.width)
 
     def forward(
-        self, audio: Tensor, z: Tensor, pose: Tensor, state: Tensor | None = None
+        self,
+        audio: Tensor,
+        z: Tensor,
+        pose: Tensor,
+        state: Tensor | None = None,
+        reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, None]:
         """One frame for each window.
 
@@ -148,6 +153,7 @@ class Wav2Pix(Face):
             z: ignored, there is no noise.
             pose: ignored.
             state: ignored, there is none.
+            reference: ignored, it knows one face.
 
         Returns:
             frames (B, N, 3, S, S) in (-1, 1); audio codes (B, N, audio_dim); None, since no mouth
@@ -162,7 +168,14 @@ class Wav2Pix(Face):
         middle = self.spec.frames_per_group // 2
         return self._window(audio, middle), frames[:, middle :: self.spec.frames_per_group]
 
-    def speak(self, audio: Tensor, z: Tensor, pose: Tensor, state: Tensor | None = None) -> Tensor:
+    def speak(
+        self,
+        audio: Tensor,
+        z: Tensor,
+        pose: Tensor,
+        state: Tensor | None = None,
+        reference: Tensor | None = None,
+    ) -> Tensor:
         """All frames of K groups, see :meth:`Face.speak`; only ``audio`` counts."""
         places = range(self.spec.frames_per_group)
         windows = torch.stack([self._window(audio, place) for place in places], 2)
