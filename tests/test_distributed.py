@@ -14,10 +14,10 @@ from s2vgan import book
 from s2vgan.batches import Batch
 from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
 from s2vgan.errors import DatasetError, RunError
+from s2vgan.loop import Launch, train_loop
 from s2vgan.runlog import read_log, read_run
 from s2vgan.spec import GroupSpec
 from s2vgan.tracking import tracking_uri
-from s2vgan.train import Launch, train_loop
 from s2vgan.training import TrainState, train_step
 
 CONFIG = Config(model=ModelConfig(width=4), train=TrainConfig(amp="off"))
