@@ -5,7 +5,7 @@
 trains the recipe with three seeds, whose spread tells what a difference is worth, and once more for
 each idea with that idea as in conf/paper.yaml and everything else equal: the same data, seed and
 steps. Then all are measured together on held-out time. OUT/ablations.md has the table, and
-OUT/runs the runs. The same command goes on where it was interrupted: runs with a model are kept.
+OUT/runs the runs. The same command goes on where it was interrupted: finished runs are kept.
 """
 
 import argparse
@@ -68,9 +68,11 @@ SHOWN: Final = (
 
 
 def train(data: Path, run: Path, steps: int, settings: dict[str, Any]) -> None:
-    """Train a run in a process of its own, unless it has its model already."""
-    done = run / "done"
+    """Train a run in a process of its own, unless that was done before."""
+    done, wanted = run / "done.json", {"data": str(data), "steps": steps, "settings": settings}
     if done.exists():
+        if json.loads(done.read_text()) != wanted:
+            raise SystemExit(f"{run}: holds a run of {done.read_text()}; choose another --out.")
         return
     command = [sys.executable, "-m", "s2vgan.cli", "train", "--data", str(data), "--out", str(run)]
     command += ["--workers", "0", "--steps", str(steps), "--train.evaluate_every", str(steps)]
@@ -78,11 +80,11 @@ def train(data: Path, run: Path, steps: int, settings: dict[str, Any]) -> None:
     if any((run / "checkpoints").glob("step_*.pt")):
         command.append("--resume")
     run.parent.mkdir(parents=True, exist_ok=True)
-    with (run.parent / f"{run.name}.log").open("w") as log:
+    with run.with_name(f"{run.name}.log").open("w") as log:
         ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
     if ended.returncode:
-        raise SystemExit(f"{run} failed; see {log.name}.")
-    done.touch()
+        raise SystemExit(f"{run}: failed; see {log.name}.")
+    write_text(done, json.dumps(wanted) + "\n")
 
 
 def measured(
@@ -119,7 +121,7 @@ def main() -> None:
 
     runs = {f"base, seed {seed}": {"train.seed": seed} for seed in range(BASE_SEEDS)}
     runs |= {name: IDEAS[name] for name in options.only}
-    folders = {name: options.out / "runs" / f"{number:02d}" for number, name in enumerate(runs)}
+    folders = {name: options.out / "runs" / name.replace(" ", "_") for name in runs}
     for name, settings in tqdm(runs.items(), desc="train", unit="run", disable=None):
         train(options.data, folders[name], options.steps, settings)
 
@@ -136,10 +138,12 @@ def main() -> None:
     write_text(options.out / "ablations.json", json.dumps(values, indent=2) + "\n")
     print(table)
     base = [row for name, row in values.items() if name.startswith("base")]
-    figures = {f"base_{metric}": float(np.mean([row[metric] for row in base])) for metric in SHOWN}
-    figures |= {
-        f"spread_{metric}": float(np.ptp([row[metric] for row in base])) for metric in SHOWN
-    }
+    figures = {}
+    for metric in SHOWN:
+        readings = [row[metric] for row in base if metric in row]
+        if readings:
+            figures[f"base_{metric}"] = float(np.mean(readings))
+            figures[f"spread_{metric}"] = float(np.ptp(readings))
     report("ablations", figures)
 
 

@@ -18,7 +18,10 @@ from s2vgan.errors import S2VError
 from s2vgan.helptext import TRAIN_EXAMPLES, HelpFormatter
 
 REGISTERED = re.compile("(models|runs):/")
-MODEL_HELP = "a run folder, a model folder, or a registered model such as models:/s2vgan@champion"
+MODEL_HELP = (
+    "a run folder (its latest model), RUN/best or another model folder, or a registered model such "
+    "as models:/s2vgan@champion"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,8 +119,8 @@ def _train_parser() -> ArgumentParser:
     parser = ArgumentParser(
         usage="s2vgan train --data DATA --out RUN [--minutes MINUTES] [--config FILE] [settings]",
         description="Train a model on a dataset. The dataset is what pipelines/extract.py wrote; "
-        "the model is in RUN/model from the first evaluation on. Ctrl-C ends a run, --resume goes "
-        "on with it.",
+        "the model is in RUN/model from the first evaluation on, the best so far in RUN/best. "
+        "Ctrl-C ends a run with a checkpoint, --resume goes on with it.",
         epilog=TRAIN_EXAMPLES,
     )
     where = parser.add_argument_group("What to train on, and where to")

@@ -40,7 +40,7 @@ class ModelConfig:
         audio_dropout: dropout in the audio encoder.
         frame_features: what the ConvGRU reads at each of its steps: the same (shared) features,
             or an (own) slice of channels per frame.
-        initial_state: of the ConvGRU: zero, or the learned mean face.
+        initial_state: of the ConvGRU: zero, or the mean face (with identity the reference frame).
         carry_state: carry the ConvGRU's state from group to group, and train on sequences.
         mean_face: learn a mean face, added to every frame before tanh.
         pose_dim: length of the pose code (principal components of the upper face); 0 for none.
@@ -210,7 +210,7 @@ class Config:
         if self.train.sequence > 1 and not self.model.carry_state:
             raise ConfigError(
                 "train.sequence is above 1 but model.carry_state is false: set train.sequence "
-                "to 1 or model.carry_state to true."
+                "to 1 and loss.seam to 0, or model.carry_state to true."
             )
         if self.loss.seam and self.train.sequence == 1:
             raise ConfigError(

@@ -18,7 +18,9 @@ class TrainingProgress:
     def __init__(self, folder: Path, config: Config) -> None:
         self._folder, self._train = folder, config.train
         self._told: set[str] = set()
-        self._old = [line for line in read_log(folder) if "warnings" in line]  # told before
+        lines = read_log(folder)  # of before a resume
+        self._old = [line for line in lines if "warnings" in line]
+        self._before = (lines[-1]["step"], lines[-1]["seconds"]) if lines else (0, 0.0)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -48,7 +50,8 @@ class TrainingProgress:
         form = "{l_bar}{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}{postfix}]"
         unit = "s of training" if timed else "steps"
         pause = 1 if sys.stderr.isatty() else 20  # a log file wants few lines
-        with tqdm(total=total, unit=unit, bar_format=form) as bar:
+        before = self._before[timed]
+        with tqdm(total=total, unit=unit, bar_format=form, initial=before) as bar:
             while True:
                 ended = self._ended.wait(pause)
                 lines = read_log(self._folder)

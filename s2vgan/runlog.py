@@ -36,8 +36,8 @@ def unwritten(path: Path, reason: str) -> str:
 def read_run(run: str | Path) -> dict[str, Any]:
     """The contents of RUN/run.json, empty if there is none.
 
-    They are ``name``, ``data``, ``dataset``, ``git_commit``, ``parent`` (MLflow run of the sweep),
-    ``begun`` and ``ended`` (ms since 1970), ``status`` (RUNNING, FINISHED, FAILED or KILLED),
+    They are ``name``, ``data``, ``dataset``, ``tags`` (of MLflow), ``parent`` (MLflow run of the
+    sweep), ``begun`` and ``ended`` (ms since 1970), ``status`` (RUNNING, FINISHED, FAILED or KILLED),
     ``step`` (of the latest checkpoint, -1 if there is none), ``mlflow_run``, and ``told``: the
     ``step`` and ``status`` up to which MLflow knows all.
     """

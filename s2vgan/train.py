@@ -175,6 +175,8 @@ def train(
     if asked.is_set() and run.get("status") != "FINISHED":
         if run.get("step", -1) > 0:
             print(f"Stopped at step {run['step']}; the same command with --resume goes on.")
+        else:
+            print("Stopped before the first step: there is nothing to resume; start it again.")
         raise KeyboardInterrupt
     return folder
 
