@@ -83,14 +83,18 @@ def test_a_warning_stands_in_the_log_and_is_told_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = RunLog(tmp_path)
-    log.write(250, 1.0, {"val/score": 0.5})
-    log.write(500, 2.0, {"val/score": 0.4}, ["D has won: 99%; lower it."])
-    log.write(750, 3.0, {"val/score": 0.3}, ["D has won: 98%; lower it.", "Noise: 4; stop."])
-    assert [line.get("warnings", []) for line in read_log(tmp_path)] == [
-        [], ["D has won: 99%; lower it."], ["D has won: 98%; lower it.", "Noise: 4; stop."]
-    ]  # fmt: skip
+    log.write(250, 900.0, {"val/score": 0.5}, ["Blur: 0.1; go on."])  # of before a resume
     with TrainingProgress(tmp_path, CONFIG):
-        pass
+        log.write(500, 901.0, {"val/score": 0.4}, ["D has won: 99%; lower it."])
+        log.write(750, 902.0, {"val/score": 0.3}, ["D has won: 98%; lower it.", "Noise: 4; stop."])
+    assert [line.get("warnings", []) for line in read_log(tmp_path)] == [
+        ["Blur: 0.1; go on."],
+        ["D has won: 99%; lower it."],
+        ["D has won: 98%; lower it.", "Noise: 4; stop."],
+    ]
     said = capsys.readouterr().err
     assert said.count("D has won") == 1 and "step 500: D has won: 99%; lower it." in said
-    assert "step 750: Noise: 4; stop." in said
+    assert "step 750: Noise: 4; stop." in said and "Blur" not in said
+    assert (
+        "50%" in said.splitlines()[0]
+    )  # of 30 minutes 15 are done: the time left counts from here

@@ -26,7 +26,7 @@ def inputs(face: TalkingFace, batch: int, groups: int) -> tuple[torch.Tensor, ..
     )
 
 
-@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
 @pytest.mark.parametrize("kind", ["gru", "no_gru"])
 def test_shapes_and_ranges(size: int, kind: str) -> None:
     spec = GroupSpec(size=size)
