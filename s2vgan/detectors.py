@@ -5,19 +5,17 @@ shows them). A healthy run looks like a bad one at first, so nothing is said bef
 steps.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from s2vgan.config import Config
+from s2vgan.losses import chance
 
 TAG: Final = "warnings"  # of the MLflow run
 SETTLED: Final = 500  # steps; healthy runs on one video follow the speech after 100 to 300
 FEWEST: Final = 10  # lines of losses in an interval that is judged: 100 steps
 
 WON: Final = 0.98  # mean share of groups that D tells right
-# loss_d where D gives every group the same logit, the best that it can do without knowing any.
-CHANCE: Final = {"hinge": 2.0, "bce": 2 * math.log(2), "lsgan": 0.9**2 / 2}
 EVEN: Final = 0.15  # distance of d_real + d_fake from 1, as of a D that guesses
 FROZEN: Final = 0.1  # motion or change of the mouth, ratio to real
 DEAF: Final = 0.1  # change of the mouth with other speech, ratio to real; mouth_r over shuffled
@@ -56,7 +54,7 @@ def _discriminator(config: Config, losses: Sequence[Mapping[str, float]]) -> lis
             f"--train.lr_d (now {config.train.lr_d:g}), or raise --loss.l1 (now "
             f"{config.loss.l1:g}) against --loss.gan (now {config.loss.gan:g})."
         ]
-    if loss >= CHANCE[config.loss.adversarial] and abs(real + fake - 1) < EVEN:
+    if loss >= chance(config.loss.adversarial, config.loss.wrong) and abs(real + fake - 1) < EVEN:
         return [
             f"D has learned nothing: loss_d {loss:.2f} is no better than guessing; raise "
             f"--train.lr_d (now {config.train.lr_d:g}), or lower --train.lr_g (now "

@@ -124,7 +124,7 @@ def train_loop(
             word = _agreed(desk.word(), device, world)
         if word == FINISH:
             desk.evaluate()  # a run that was killed between its last step and its model
-        loader = Loader(dataset, sampler, config, device, rank, world)
+        loader = Loader(dataset, sampler, config, state.device, rank, world)  # has an index
         batches = loader.batches(state.step)
         while word == GO_ON:
             losses = train_step(state, next(batches))

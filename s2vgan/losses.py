@@ -1,6 +1,7 @@
 """The losses of D and G. Their weights are data: the keys of ``LossConfig``."""
 
 import dataclasses
+import math
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,21 @@ def rejection_loss(form: str, logits: Tensor) -> Tensor:
     if form == "bce":
         return F.softplus(logits).mean()
     return F.relu(1 + logits).mean() if form == "hinge" else logits.square().mean()
+
+
+def chance(form: str, wrong: float) -> float:
+    """What D minimises, where it knows no group and gives all the one logit that is best.
+
+    Args:
+        form: of the GAN objective.
+        wrong: weight of real frames with wrong speech, which are to be rejected, too.
+    """
+    rejected = 1 + wrong  # against 1 of what is real
+    if form == "hinge":
+        return 2.0
+    if form == "lsgan":
+        return REAL_LABEL**2 * rejected / (1 + rejected)
+    return math.log(1 + rejected) + rejected * math.log((1 + rejected) / rejected)
 
 
 def adversarial_loss(form: str, fake: Tensor) -> Tensor:

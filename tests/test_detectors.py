@@ -48,9 +48,20 @@ def test_d_has_won_when_it_is_always_right_and_g_falls_behind() -> None:
     assert detectors.find(CONFIG, 500, losses(1, 1, 0.1, climb=0.1)[:5], HEALTHY) == []
 
 
-@pytest.mark.parametrize(("form", "guessing"), [("hinge", 2.0), ("bce", 1.3863), ("lsgan", 0.405)])
-def test_d_has_learned_nothing_when_it_guesses(form: str, guessing: float) -> None:
-    config = dataclasses.replace(CONFIG, loss=LossConfig(form))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("form", "wrong", "guessing"),
+    [
+        ("hinge", 0, 2.0),
+        ("bce", 0, 1.3863),
+        ("lsgan", 0, 0.405),
+        ("hinge", 1, 2.0),
+        ("bce", 1, 1.9095),
+        ("lsgan", 1, 0.54),
+    ],
+)
+def test_d_has_learned_nothing_when_it_guesses(form: str, wrong: float, guessing: float) -> None:
+    loss = LossConfig(form, wrong=wrong)  # type: ignore[arg-type]
+    config = dataclasses.replace(CONFIG, loss=loss)
     [sentence] = detectors.find(config, 500, losses(0.46, 0.55, guessing + 0.005), HEALTHY)
     assert sentence.startswith("D has learned nothing:") and "raise --train.lr_d" in sentence
     assert detectors.find(config, 500, losses(0.46, 0.55, 0.97 * guessing), HEALTHY) == []

@@ -252,11 +252,13 @@ def _interruptible() -> Iterator[threading.Event]:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGUSR1)
 
     def interrupt(*_: object) -> None:
+        if interrupted.is_set():  # the second one stops at once
+            raise KeyboardInterrupt
         interrupted.set()
-        signal.signal(signal.SIGINT, before[0])  # the second one stops at once
         os.kill(os.getpid(), signal.SIGUSR1)
 
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    signal.signal(signal.SIGUSR1, signal.default_int_handler)  # until Tune puts its own there
     signal.signal(signal.SIGINT, interrupt)
     try:
         yield interrupted
@@ -375,6 +377,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if version:
         champion = f" and is now {tracking.CHAMPION}" if is_champion(version) else ""
         print(f"It was registered as models:/{tracking.MODEL}/{version}{champion}.")
+    else:
+        print(
+            "It is not registered, since MLflow was not told of its run: give `s2vgan mlflow "
+            f"--deliver {arguments.out / RUNS_FOLDER / best.name}`, then this command again."
+        )
     print(f"All trials are in {arguments.out / RESULT_FILE} and in MLflow.")
     return 0
 

@@ -11,7 +11,7 @@ from s2vgan import artifact, tracking
 from s2vgan.config import TrainConfig
 from s2vgan.errors import RunError
 from s2vgan.files import write_text
-from s2vgan.runlog import read_log
+from s2vgan.runlog import read_log, read_run
 
 METRIC = "val/score"  # higher is better; defined in s2vgan/metrics
 SHOWN = (METRIC, "val/mouth_r", "val/ssim", "val/l1")
@@ -107,7 +107,8 @@ def promote(trials: Sequence[Trial], out: str | Path) -> tuple[Trial, str | None
         reasons = "; ".join(sorted({trial.reason for trial in trials}))
         raise RunError(f"{folder}: no trial gave a model ({reasons}).")
     model = artifact.find(folder / RUNS_FOLDER / best.name)
-    mlflow_run = json.loads((model / "manifest.json").read_text())["mlflow_run"]
+    # Not the manifest's: a run that MLflow was told of late has its id in run.json alone.
+    mlflow_run = read_run(folder / RUNS_FOLDER / best.name).get("mlflow_run")
     file = folder / RESULT_FILE
     before = json.loads(file.read_text()) if file.is_file() else {}
     store = tracking.tracking_uri()

@@ -126,7 +126,7 @@ def _deliver(folder: Path, uri: str) -> str:
         )
         about = update_run(folder, mlflow_run=found.info.run_id, told=None)
     run_id = str(found.info.run_id)
-    if _is_told(about):
+    if _is_told(about) and found.info.status == about["status"]:
         return run_id
     _describe(client, found, folder, about)
     after = about["told"]["step"] if about["told"] else -1

@@ -83,7 +83,8 @@ def test_the_best_is_promoted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for trial in trials:
         model = tmp_path / "trials" / trial.name / "model"
         model.mkdir(parents=True)
-        (model / "manifest.json").write_text(json.dumps({"mlflow_run": f"run of {trial.name}"}))
+        (model / "manifest.json").write_text(json.dumps({"mlflow_run": ""}))  # told too late
+        (model.parent / "run.json").write_text(json.dumps({"mlflow_run": f"run of {trial.name}"}))
     assert promote(trials, tmp_path) == (trials[0], "1")
     assert promote(trials, tmp_path) == (trials[0], "1"), "the same sweep, told once"
     assert promote(trials[::-1], tmp_path) == (trials[1], "2")
@@ -104,7 +105,8 @@ def test_the_trials_are_kept_where_mlflow_refuses_the_winner(
     monkeypatch.setattr(tracking, "register", register)
     model = tmp_path / "trials" / "a" / "model"
     model.mkdir(parents=True)
-    (model / "manifest.json").write_text(json.dumps({"mlflow_run": "run of a"}))
+    (model / "manifest.json").write_text("{}")
+    (model.parent / "run.json").write_text(json.dumps({"mlflow_run": "run of a"}))
     with pytest.raises(RunError, match="cannot be registered"):
         promote([Trial("a", {}, "done", 10, {METRIC: 0.5})], tmp_path)
     written = json.loads((tmp_path / "trials.json").read_text())
