@@ -1,6 +1,7 @@
 """Fixtures that tests share: real clips, a rendered talking head, videos made to measure."""
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -33,6 +34,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("S2VGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.delenv("RAY_ADDRESS", raising=False)
+        # A job that a shell runs in the background ignores Ctrl-C, and so would what tests start.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
 
 
