@@ -58,7 +58,7 @@ def _fetch(log: Path) -> str:
 
 def test_of_processes_that_want_it_one_builds(folder: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with multiprocessing.get_context("fork").Pool(3) as pool:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
         assert pool.map(_fetch, [log] * 3, chunksize=1) == ["one"] * 3
     assert log.read_text() == "built\n"
 
