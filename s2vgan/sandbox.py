@@ -137,18 +137,31 @@ class Sandbox:
                 self._on_progress(**message["progress"])
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        settings = {"memory": self._memory, "cpu": self._cpu, "modules": self._modules}
+        end, leash = os.pipe()
+        settings = {
+            "memory": self._memory,
+            "cpu": self._cpu,
+            "modules": self._modules,
+            "leash": end,
+        }
         # Ray extends sys.path at run time; -P keeps the working folder's modules out.
         path = os.pathsep.join(os.path.abspath(folder) for folder in sys.path)
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "s2vgan.sandbox", json.dumps(settings)],
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": path},
-        )
-        self._finalize = weakref.finalize(self, _kill, process)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "s2vgan.sandbox", json.dumps(settings)],
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | _ENVIRONMENT | {"PYTHONPATH": path},
+                pass_fds=[end],
+            )
+        except BaseException:
+            os.close(leash)
+            raise
+        finally:
+            os.close(end)
+        self._finalize = weakref.finalize(self, _kill, process, leash)
         return process
 
     def _read(self, process: "subprocess.Popen[bytes]") -> dict[str, Any]:
@@ -193,9 +206,10 @@ def progress(**counts: float) -> None:
         _send({"progress": counts})
 
 
-def _kill(process: "subprocess.Popen[bytes]") -> None:
+def _kill(process: "subprocess.Popen[bytes]", leash: int) -> None:
     with process:  # which waits for it and closes the pipes
         process.kill()
+    os.close(leash)
 
 
 def _error(answer: Mapping[str, Any]) -> Exception:
@@ -252,18 +266,20 @@ def _answer(function: str, args: Sequence[Any], modules: Sequence[str]) -> dict[
         return {"error": "Exception", "text": text}
 
 
-def _die_with_parent(pipe: int, calling: bool) -> None:
-    """While a call runs, the parent writes nothing: all that can happen to the pipe is its end.
+def _die_with_parent(leash: int) -> None:
+    """Nothing is ever written to this pipe: all that can happen to it is the parent's end.
 
     The kernel then kills this process, whatever C code it is in; a thread would wait for Python,
-    and PR_SET_PDEATHSIG comes when a mere thread of the parent ends.
+    PR_SET_PDEATHSIG comes when a mere thread of the parent ends, and the pipe of the requests may
+    still signal a request that has been read already.
     """
+    os.set_inheritable(leash, False)
     if sys.platform == "linux":
-        fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_ASYNC if calling else 0)
+        fcntl.fcntl(leash, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(leash, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(leash, fcntl.F_SETFL, os.O_ASYNC)
         poll = select.poll()
-        poll.register(pipe, 0)
+        poll.register(leash, 0)
         if poll.poll(0):  # it ended just before
             os._exit(1)
 
@@ -281,6 +297,7 @@ def _serve(settings: Mapping[str, Any]) -> None:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
+    _die_with_parent(settings["leash"])
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, _FILES)
     _limit(resource.RLIMIT_DATA, settings["memory"])
@@ -288,10 +305,7 @@ def _serve(settings: Mapping[str, Any]) -> None:
         for line in lines:
             if settings["cpu"] is not None:
                 _limit(resource.RLIMIT_CPU, math.ceil(time.process_time() + settings["cpu"]))
-            _die_with_parent(requests, calling=True)
-            answer = _answer(**json.loads(line), modules=settings["modules"])
-            _die_with_parent(requests, calling=False)
-            _send(answer)
+            _send(_answer(**json.loads(line), modules=settings["modules"]))
 
 
 if __name__ == "__main__":

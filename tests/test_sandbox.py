@@ -228,6 +228,11 @@ def test_an_interrupt_is_left_to_the_parent(child: Sandbox) -> None:
     assert child.call(HERE + "die", int(signal.SIGINT)) is None
 
 
+def test_a_child_outlives_calls_in_quick_succession(child: Sandbox) -> None:
+    for number in range(3000):  # a request's own signal came after its call had begun
+        assert child.call(HERE + "echo", number) == [number]
+
+
 def test_a_child_that_died_between_calls_is_replaced(child: Sandbox) -> None:
     child.call(HERE + "echo")
     assert child.pid is not None
