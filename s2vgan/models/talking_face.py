@@ -59,16 +59,7 @@ class TalkingFace(Face):
         state: Tensor | None = None,
         reference: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Generate K contiguous groups of B sequences.
-
-        Args:
-            audio: (B, K, L) windows of speech in [-1, 1].
-            z: (B, K, z_dim) noise.
-            pose: (B, K, T, pose_dim) pose codes.
-            state: (B, 3, S, S), the last frame before; None at the start. Of no effect where the
-                configuration does not carry it.
-            reference: (B, 3, S, S) frames in [-1, 1] of who speaks; None for the first of the
-                people that the model knows. Of no effect where it knows only one face.
+        """Generate K contiguous groups of B sequences; the arguments are :meth:`Face.speak`'s.
 
         Returns:
             frames (B, K * T, 3, S, S) in (-1, 1); audio codes (B, K, audio_dim); predicted mouth
