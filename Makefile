@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)-$(shell pwd | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help install lint test demo bench serve mlflow clean
+.PHONY: help install lint test demo table1 bench serve mlflow clean
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP) ## the environment alone (VENV=path, .venv by default)
 
@@ -49,6 +49,15 @@ $(DEMO)/report.html: $(DEMO)/run/trained
 
 $(DEMO)/speech.mp4: $(DEMO)/report.html
 	$(BIN)/s2vgan speak --model $(DEMO)/run --audio $(DEMO)/video/speech.wav --out $@
+
+# The method's experiment. Without a VIDEO the rendered head speaks.
+TABLE1 ?= runs/table1
+MINUTES ?= 10
+SEEDS ?= 1
+
+table1: install $(if $(VIDEO),,$(DEMO)/video/speech.wav) ## wav2pix, no GRU, GRU from a video to a table (VIDEO=, MINUTES=10, SEEDS=1)
+	$(PY) pipelines/table1.py $(or $(VIDEO),$(DEMO)/video/talk.mp4) --out $(TABLE1) \
+		--minutes $(MINUTES) --seeds $(SEEDS) $(if $(UNSEEN),--unseen $(UNSEEN))
 
 bench: install ## every bench but the ablations, one after another; each prints one JSON line last
 	@for f in $(filter-out bench/ablations.py,$(wildcard bench/[!_]*.py)); do echo "== $$f"; $(PY) $$f || exit 1; done

@@ -10,8 +10,6 @@ OUT/runs the runs. The same command goes on where it was interrupted: finished r
 
 import argparse
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +18,7 @@ import numpy as np
 from _report import report
 from tqdm import tqdm
 
+from pipelines.trainings import Training
 from s2vgan.contenders import Piece, cut_pieces
 from s2vgan.dataset import GroupDataset
 from s2vgan.files import write_text
@@ -67,24 +66,11 @@ SHOWN: Final = (
 )  # fmt: skip
 
 
-def train(data: Path, run: Path, steps: int, settings: dict[str, Any]) -> None:
-    """Train a run in a process of its own, unless that was done before."""
-    done, wanted = run / "done.json", {"data": str(data), "steps": steps, "settings": settings}
-    if done.exists():
-        if json.loads(done.read_text()) != wanted:
-            raise SystemExit(f"{run}: holds a run of {done.read_text()}; choose another --out.")
-        return
-    command = [sys.executable, "-m", "s2vgan.cli", "train", "--data", str(data), "--out", str(run)]
-    command += ["--workers", "0", "--steps", str(steps), "--train.evaluate_every", str(steps)]
-    command += [part for key, value in settings.items() for part in (f"--{key}", str(value))]
-    if any((run / "checkpoints").glob("step_*.pt")):
-        command.append("--resume")
-    run.parent.mkdir(parents=True, exist_ok=True)
-    with run.with_name(f"{run.name}.log").open("w") as log:
-        ended = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
-    if ended.returncode:
-        raise SystemExit(f"{run}: failed; see {log.name}.")
-    write_text(done, json.dumps(wanted) + "\n")
+def training(data: Path, run: Path, steps: int, settings: dict[str, Any]) -> Training:
+    """A run of so many steps, evaluated at its end alone."""
+    arguments = ["--workers", "0", "--steps", str(steps), "--train.evaluate_every", str(steps)]
+    arguments += [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+    return Training(run, data, tuple(arguments))
 
 
 def measured(
@@ -123,7 +109,9 @@ def main() -> None:
     runs |= {name: IDEAS[name] for name in options.only}
     folders = {name: options.out / "runs" / name.replace(" ", "_") for name in runs}
     for name, settings in tqdm(runs.items(), desc="train", unit="run", disable=None):
-        train(options.data, folders[name], options.steps, settings)
+        one = training(options.data, folders[name], options.steps, settings)
+        if not one.is_finished():
+            one.finish()
 
     dataset = GroupDataset.load(options.data)
     pieces = cut_pieces(dataset, dataset.split()[1], seconds=10, frames=FRAMES)
