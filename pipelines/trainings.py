@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s2vgan.cli import COMMANDS, config_of
-from s2vgan.config import Config
+from s2vgan.config import Config, changed_keys
 from s2vgan.errors import RunError
 from s2vgan.runlog import read_log, read_run
 
@@ -63,13 +63,7 @@ class Training:
         if not about:
             return False
         stored = json.loads((self.run / "config.json").read_text())
-        wanted = self.config.to_dict()
-        other = [
-            f"{section}.{key}"
-            for section, values in wanted.items()
-            for key, value in values.items()
-            if stored.get(section, {}).get(key) != value
-        ]
+        other = changed_keys(stored, self.config.to_dict())
         if about["data"] != str(self.data.absolute()):
             other.append("dataset")
         if other:

@@ -17,7 +17,7 @@ from s2vgan.errors import RunError
 from s2vgan.files import write_text
 from s2vgan.media import write_video
 from s2vgan.people import stored_people
-from s2vgan.runlog import RunLog, read_run, unwritten, update_run, writing
+from s2vgan.runlog import RunLog, read_log, read_run, unwritten, update_run, writing
 from s2vgan.synthesis import enlarge
 from s2vgan.tracking import Delivery
 from s2vgan.training import TrainState
@@ -130,6 +130,11 @@ class RunBook:
         self.save()
         losses = {name: value for name, value in self._losses.items() if name in SHOWN_LOSSES}
         return losses | readings
+
+    def is_evaluated(self) -> bool:
+        """Whether the checkpoint that the run goes on from is that of an evaluation."""
+        lines = read_log(self._folder)
+        return any(line["step"] == self._state.step and "val/score" in line for line in lines)
 
     def save(self) -> None:
         """Write a checkpoint, and tell MLflow what it settles."""

@@ -7,16 +7,17 @@ import hashlib
 import os
 import pickle
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from s2vgan.config import changed_keys
 from s2vgan.errors import RunError
 from s2vgan.files import write_text
 from s2vgan.runlog import unwritten
 from s2vgan.training import TrainState, unwrapped
 
 KEPT_CHECKPOINTS = 2
+_FREE = {"train.steps", "train.minutes", "train.evaluate_every"}  # they do not decide the weights
 
 
 def save_checkpoint(state: TrainState, folder: Path, dataset: str) -> Path:
@@ -101,7 +102,11 @@ def load_checkpoint(state: TrainState, folder: Path, dataset: str) -> list[str]:
             f"{path}: was trained on another dataset ({content['dataset'][:12]}, now "
             f"{dataset[:12]}); give the same --data or start a new run."
         )
-    changed = changed_keys(content["config"], state.config.to_dict())
+    changed = [
+        name
+        for name in changed_keys(content["config"], state.config.to_dict())
+        if name not in _FREE
+    ]
     if changed:
         raise RunError(
             f"{path}: was trained with another {', '.join(changed)}; resume with the same "
@@ -123,18 +128,6 @@ def load_checkpoint(state: TrainState, folder: Path, dataset: str) -> list[str]:
             f"{path}: was written by another version of S2V-GAN; start a new run."
         ) from error
     return damaged
-
-
-def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Names of the settings that differ and decide the weights."""
-    free = {"train.steps", "train.minutes", "train.evaluate_every"}
-    names = [
-        f"{section}.{key}"
-        for section, values in new.items()
-        for key, value in values.items()
-        if old.get(section, {}).get(key) != value
-    ]
-    return [name for name in names if name not in free]
 
 
 def _digest_file(path: Path) -> Path:

@@ -252,6 +252,16 @@ class Config:
         return cls(**parts)
 
 
+def changed_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Names such as ``train.seed`` of the settings that differ, of two :meth:`Config.to_dict`."""
+    return [
+        f"{section}.{key}"
+        for section, values in new.items()
+        for key, value in values.items()
+        if old.get(section, {}).get(key) != value
+    ]
+
+
 def _at_least(name: str, value: float, least: float) -> None:
     if not value >= least:
         raise ConfigError(f"{name} is {value}; it must be at least {least}.")

@@ -122,7 +122,7 @@ def train_loop(
             state.distribute()
         if word == GO_ON:
             word = _agreed(desk.word(), device, world)
-        if word == FINISH:
+        if word == FINISH and not desk.is_evaluated():
             desk.evaluate()  # a run that was killed between its last step and its model
         loader = Loader(dataset, sampler, config, state.device, rank, world)  # has an index
         batches = loader.batches(state.step)
@@ -173,6 +173,10 @@ class _Desk:
             with self._kept():
                 return self.book.evaluate()
         return {}
+
+    def is_evaluated(self) -> bool:
+        """See :meth:`RunBook.is_evaluated`; true on other ranks, which have nothing to do."""
+        return self.book is None or self.book.is_evaluated()
 
     def is_stopped(self) -> bool:
         """Whether somebody asks for the end."""

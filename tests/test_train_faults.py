@@ -371,6 +371,35 @@ def test_the_best_model_is_kept_beside_the_latest(
     assert artifact.load(kept).manifest["step"] == 12
 
 
+def test_a_finished_run_is_resumed_without_being_evaluated_again(
+    toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(config(4), toy_data, tmp_path / "run", workers=0)
+    log, model = (run / "metrics.jsonl").read_text(), (run / "model" / "manifest.json").read_bytes()
+    evaluated: list[int] = []
+    real = book.RunBook.evaluate
+
+    def evaluate(self: book.RunBook) -> dict[str, float]:
+        evaluated.append(4)
+        return real(self)
+
+    monkeypatch.setattr(book.RunBook, "evaluate", evaluate)
+    train(config(4), toy_data, run, workers=0, resume=True)
+    assert not evaluated
+    assert (run / "metrics.jsonl").read_text() == log
+    assert (run / "model" / "manifest.json").read_bytes() == model
+    assert read_run(run)["status"] == "FINISHED" and tracking.is_delivered(run)
+
+    # Interrupted after its last step: the checkpoint is there, its evaluation is not.
+    kept = [
+        line for line in log.splitlines() if '"val/score"' not in line or '"step": 4' not in line
+    ]
+    assert len(kept) == len(log.splitlines()) - 1
+    (run / "metrics.jsonl").write_text("".join(line + "\n" for line in kept))
+    train(config(4), toy_data, run, workers=0, resume=True)
+    assert evaluated == [4]
+
+
 # MLflow
 
 
