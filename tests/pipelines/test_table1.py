@@ -64,7 +64,7 @@ def test_a_training_that_fails_names_its_log(toy_data: Path, tmp_path: Path) -> 
 def test_wrong_settings_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     for settings in ({"minutes": 0.0}, {"seeds": 0}, {}):
         with pytest.raises(ConfigError):
-            table1.run(None, tmp_path / "out", **settings)  # type: ignore[arg-type]
+            table1.run(None, tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
 
 
