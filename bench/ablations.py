@@ -19,10 +19,10 @@ from _report import report
 from tqdm import tqdm
 
 from pipelines.trainings import Training
-from s2vgan.contenders import Piece, cut_pieces
 from s2vgan.dataset import GroupDataset
 from s2vgan.files import write_text
 from s2vgan.metrics import Instruments, Stretch, estimate, find_trunk, load_lpips, measure
+from s2vgan.pieces import Piece, cut_pieces
 from s2vgan.synthesis import Synthesizer
 
 BASE_SEEDS: Final = 3

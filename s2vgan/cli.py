@@ -211,10 +211,31 @@ def _evaluate_parser() -> ArgumentParser:
         type=Path | None,
         help="AlexNet's weights for LPIPS; by default S2VGAN_LPIPS_TRUNK or torchvision's cache",
     )
+    parser.add_argument(
+        "--unseen",
+        nargs="+",
+        type=str,
+        default=[],
+        metavar="PATH",
+        help="speech of other people, files or folders: measured where no true frames are needed",
+    )
+    parser.add_argument(
+        "--metrics",
+        type=str | None,
+        metavar="NAMES",
+        help="to measure, such as mse,ssim,mouth_r; all by default (docs/evaluation.md)",
+    )
+    parser.add_argument(
+        "--syncnet", type=Path | None, help="TorchScript SyncNet of yours, for LSE-C and LSE-D"
+    )
+    parser.add_argument(
+        "--identity-model", type=Path | None, help="TorchScript embedding of faces of yours"
+    )
     return parser
 
 
 def _evaluate(arguments: Namespace) -> None:
+    from s2vgan.metrics import METRICS
     from s2vgan.report import evaluate_and_report
     from s2vgan.tracking import fetch_model
 
@@ -222,8 +243,12 @@ def _evaluate(arguments: Namespace) -> None:
         arguments.data,
         [fetch_model(run) if REGISTERED.match(run) else Path(run) for run in arguments.runs],
         arguments.out,
+        metrics=tuple(METRICS) if arguments.metrics is None else arguments.metrics.split(","),
+        unseen=arguments.unseen,
         openings=arguments.openings,
         lpips_trunk=arguments.lpips_trunk,
+        syncnet=arguments.syncnet,
+        identity_model=arguments.identity_model,
     )
 
 

@@ -1,7 +1,4 @@
-"""Who stands in the table: runs, and the controls that tell what a number is worth.
-
-Both answer alike: frames for a piece of time.
-"""
+"""Who stands in the table: entries answer with frames for a piece of time. Here those of runs."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,35 +8,11 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from s2vgan.dataset import GroupDataset
+from s2vgan.config import Config
+from s2vgan.pieces import Piece
 
-SHUFFLED = "shuffled_audio"
+SHUFFLED, SILENCE, OTHER_TIME = "shuffled_audio", "silence", "other_time"
 WRONG_SPEAKER = "wrong_speaker"
-
-_CHUNK = 256  # groups of a video that are in memory at a time
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A stretch of a split that is generated and compared.
-
-    Attributes:
-        video: number of its video.
-        real: (n, S, S, 3) uint8, the true frames.
-        speech: float32 mono in [-1, 1] of the same time.
-        other_speech: as long, of another moment of the same split; empty if there is no other.
-        reference: (S, S, 3) uint8, the frame that stands for who is in the video; None if no
-            contender asks for it.
-        other_reference: the same of another video; None if there is no other.
-    """
-
-    video: int
-    real: np.ndarray
-    speech: np.ndarray
-    other_speech: np.ndarray
-    reference: np.ndarray | None = None
-    other_reference: np.ndarray | None = None
-
 
 Speak = Callable[[Piece], np.ndarray]
 
@@ -78,6 +51,7 @@ class Contender:
         seed: of its training.
         held_out: share of each video's end that its training never saw.
         speaker: its model.
+        config: of its training; None where it is not known.
     """
 
     name: str
@@ -85,11 +59,23 @@ class Contender:
     seed: int | None
     held_out: float
     speaker: Speaker
+    config: Config | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row before it is measured: who speaks, and how."""
+    """One row before it is measured: who speaks, and how.
+
+    Attributes:
+        name: of the run or the control.
+        kind: model or control.
+        speak: frames for a piece.
+        run: folder of the model.
+        seed: of its training.
+        pose: held at the reference, or taken from the true video.
+        hear: what it is given instead of a piece's own speech.
+        wants_film: it looks at the true frames, so it needs a piece that was filmed.
+    """
 
     name: str
     kind: Literal["model", "control"]
@@ -97,12 +83,16 @@ class Entry:
     run: str | None = None
     seed: int | None = None
     pose: Literal["reference", "true"] | None = None
+    hear: Callable[[Piece], np.ndarray] | None = None
+    wants_film: bool = False
 
     def can_speak(self, piece: Piece) -> bool:
-        """Whether there is what this row needs: another moment, or another person."""
-        if self.name == SHUFFLED:
-            return len(piece.other_speech) > 0
-        return self.name != WRONG_SPEAKER or piece.other_reference is not None
+        """Whether there is what this row needs: a film, another moment, or another person."""
+        if self.name in (SHUFFLED, OTHER_TIME) and not len(piece.other_speech):
+            return False
+        if self.name == WRONG_SPEAKER and piece.other_reference is None:
+            return False
+        return piece.is_filmed or not self.wants_film
 
     @property
     def label(self) -> str:
@@ -112,67 +102,12 @@ class Entry:
         return f"{self.name}{owner}{pose}"
 
 
-def cut_pieces(dataset: GroupDataset, rows: np.ndarray, seconds: float, frames: int) -> list[Piece]:
-    """Pieces of at most ``seconds``, evenly chosen so that they hold about ``frames`` frames.
-
-    Args:
-        dataset: that ``rows`` belong to.
-        rows: of a split, in time order.
-        seconds: longest piece.
-        frames: bound on their sum; one piece is always given if there are rows.
-    """
-    longest = max(1, round(seconds / dataset.spec.seconds))
-    parts: list[np.ndarray] = []
-    for segment in dataset.segments(rows):
-        parts.extend(np.array_split(segment, -(-len(segment) // longest)))
-    total = sum(len(part) for part in parts) * dataset.spec.frames_per_group
-    if total > frames:
-        count = max(1, len(parts) * frames // total)
-        # The middles of equal shares: the first and last piece are no better than others.
-        chosen = ((np.arange(count) + 0.5) * len(parts) / count).astype(int)
-        parts = [parts[number] for number in chosen]
-    if not parts:
-        return []
-    speech = [dataset.speech(part) for part in parts]
-    wrong = _other_speech(speech, dataset.spec.samples_per_group)
-    pieces = []
-    for part, said, other in zip(parts, speech, wrong, strict=True):
-        video, real = int(dataset.video[part[0]]), np.concatenate(dataset.frames[part])
-        own = next_one = None
-        if (people := dataset.references) is not None:
-            own = people[video]
-            next_one = people[(video + 1) % len(people)] if len(people) > 1 else None
-        pieces.append(Piece(video, real, said, other, own, next_one))
-    return pieces
-
-
-def _other_speech(speech: list[np.ndarray], group: int) -> list[np.ndarray]:
-    """For each piece as much speech of another moment of the same split, from a random group on.
-
-    Random, because at a fixed distance sentences of one length would start and end in step. A
-    split of one group has no other moment, and gets empty speech.
-    """
-    random = np.random.default_rng(0)
-    everything = np.concatenate(speech)
-    total, start = len(everything), 0
-    if total < 2 * group:
-        return [everything[:0] for _ in speech]
-    others = []
-    for said in speech:
-        size = len(said)
-        apart = total // 2 if total < 3 * size else int(random.integers(size, total - size))
-        apart -= apart % group
-        places = np.arange(start + apart, start + apart + size)
-        others.append(everything.take(places, mode="wrap"))
-        start += size
-    return others
-
-
 def from_run(contender: Contender) -> Iterator[Entry]:
     """The rows of one run: its pose held, its pose from the true video, and controls.
 
-    The controls are the model itself, given other_speech (``shuffled_audio``) or, where it has an
-    identity, the reference frame of another person (``wrong_speaker``).
+    The controls are the model itself, given the speech of another moment (``shuffled_audio``),
+    zeros (``silence``) or, where it has an identity, the reference frame of another person
+    (``wrong_speaker``).
     """
     speaker = contender.speaker
     row = partial(Entry, run=contender.run, seed=contender.seed)
@@ -194,13 +129,14 @@ def from_run(contender: Contender) -> Iterator[Entry]:
                 piece.speech, pose=speaker.pose_of(piece.real, own(piece)), reference=own(piece)
             ),
             pose="true",
+            wants_film=True,
         )
-    yield row(
-        SHUFFLED,
-        "control",
-        lambda piece: speaker.speak(piece.other_speech, reference=own(piece)),
-        pose="reference",
-    )
+
+    def given(hear: Callable[[Piece], np.ndarray]) -> Speak:
+        return lambda piece: speaker.speak(hear(piece), reference=own(piece))
+
+    for name, hear in ((SHUFFLED, _other_speech), (SILENCE, _silence)):
+        yield row(name, "control", given(hear), pose="reference", hear=hear)
     if speaker.has_identity:
         yield row(
             WRONG_SPEAKER,
@@ -210,44 +146,9 @@ def from_run(contender: Contender) -> Iterator[Entry]:
         )
 
 
-def from_data(dataset: GroupDataset, rows: np.ndarray) -> list[Entry]:
-    """The controls that need no model.
-
-    ``mean_face``: the mean of the video's training frames, held still. ``medoid_frame``: the real
-    training frame nearest to that mean (so the medoid under squared distance), held still: as
-    sharp as a face can be without motion. ``noise``: uniform noise.
-
-    Args:
-        dataset: to take frames from.
-        rows: training time.
-    """
-    means, medoids = {}, {}
-    for video in np.unique(dataset.video[rows]):
-        own = rows[dataset.video[rows] == video]
-        parts = np.array_split(own, -(-len(own) // _CHUNK))
-        mean = sum(_frames(dataset, part).sum(axis=0, dtype=np.float64) for part in parts)
-        mean = mean / (len(own) * dataset.spec.frames_per_group)
-        nearest, least = np.empty(0), np.inf
-        for part in parts:
-            for frame in _frames(dataset, part):
-                distance = np.square(frame - mean).mean()
-                if distance < least:
-                    nearest, least = frame.copy(), distance
-        means[video] = mean.round().astype(np.uint8)
-        medoids[video] = nearest
-    noise = np.random.default_rng(0)
-
-    def still(face: np.ndarray, piece: Piece) -> np.ndarray:
-        return np.broadcast_to(face, piece.real.shape).copy()
-
-    controls: dict[str, Speak] = {
-        "mean_face": lambda piece: still(means[piece.video], piece),
-        "medoid_frame": lambda piece: still(medoids[piece.video], piece),
-        "noise": lambda piece: noise.integers(0, 256, piece.real.shape, dtype=np.uint8),
-    }
-    return [Entry(name, "control", speak) for name, speak in controls.items()]
+def _other_speech(piece: Piece) -> np.ndarray:
+    return piece.other_speech
 
 
-def _frames(dataset: GroupDataset, rows: np.ndarray) -> np.ndarray:
-    """Frames (n * T, S, S, 3) of some rows."""
-    return np.concatenate(dataset.frames[rows])
+def _silence(piece: Piece) -> np.ndarray:
+    return np.zeros_like(piece.speech)

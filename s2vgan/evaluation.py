@@ -4,26 +4,23 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
 
-from s2vgan.contenders import Contender, Entry, Piece, cut_pieces, from_data, from_run
+from s2vgan.comparison import Place, differences, find_recipes, seeds_of
+from s2vgan.contenders import Contender, Entry, from_run
+from s2vgan.controls import from_data
 from s2vgan.dataset import GroupDataset
-from s2vgan.errors import DatasetError, RunError
+from s2vgan.errors import ConfigError, DatasetError, RunError
 from s2vgan.files import write_text
-from s2vgan.metrics import (
-    METRICS,
-    Instruments,
-    Stretch,
-    estimate,
-    find_trunk,
-    load_lpips,
-    measure,
-)
+from s2vgan.metrics import METRICS, Instruments, Stretch, estimate, measure
 from s2vgan.openings import make_ruler
 from s2vgan.people import with_references
+from s2vgan.pieces import Piece, cut_pieces, cut_speech, read_speech
+from s2vgan.regions import MOUTH
+from s2vgan.rulers import make_instruments
 from s2vgan.spec import GroupSpec
 from s2vgan.synthesis import Synthesizer
 
@@ -37,9 +34,9 @@ PAPER = [  # Table 1 of arXiv 2207.08813 as printed; its ranges are not stated
 _BLOCK_SECONDS = 3.0  # resampled whole by the bootstrap
 _SHOWN_SECONDS = 10.0  # kept for the report's pictures
 # A model starts afresh at each piece, and mouth_r and mouth_amplitude are centred in each: pieces
-# of one length, or the two splits would not compare.
+# of one length, or the splits would not compare.
 _PIECE_SECONDS = 10.0
-_FRAMES = {"heldout": 1800, "train": 900}  # about how many in all
+_FRAMES = {"heldout": 1800, "train": 900, "unseen": 900}  # about how many in all
 _HELD_OUT = 0.15  # where no run says otherwise
 
 
@@ -70,6 +67,27 @@ class Showcase:
 
 
 @dataclass(frozen=True)
+class Extreme:
+    """The second that a model did best or worst, by the squared error of its mouth.
+
+    Attributes:
+        entry: the model, its pose held.
+        kind: best or worst.
+        seconds: where it starts, in the time of the split that was measured.
+        error: mean squared error of the mouth on [-1, 1].
+        real: (n, S, S, 3) uint8.
+        made: like ``real``.
+    """
+
+    entry: Entry
+    kind: Literal["best", "worst"]
+    seconds: float
+    error: float
+    real: np.ndarray
+    made: np.ndarray
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The outcome.
 
@@ -77,15 +95,17 @@ class Evaluation:
         metrics: the content of metrics.json.
         spec: of the dataset.
         showcase: of held-out time, or of training time where there is no other.
+        extremes: of the same split: each model's best and worst second.
         notes: sentences about what was left out, and how things were measured.
-        runs: folder of each contender by name.
+        contenders: the models by name.
     """
 
     metrics: dict[str, Any]
     spec: GroupSpec
     showcase: Showcase
+    extremes: list[Extreme]
     notes: list[str]
-    runs: dict[str, Path] = field(default_factory=dict)
+    contenders: dict[str, Contender] = field(default_factory=dict)
 
 
 def evaluate(
@@ -93,46 +113,63 @@ def evaluate(
     runs: Sequence[str | Path],
     out: str | Path,
     *,
+    metrics: Sequence[str] = tuple(METRICS),
+    unseen: Sequence[str | Path] = (),
     openings: str | Path | None = None,
     lpips_trunk: str | Path | None = None,
+    syncnet: str | Path | None = None,
+    identity_model: str | Path | None = None,
     device: str = "cpu",
 ) -> Evaluation:
     """Measure runs and controls on a dataset and write OUT/metrics.json.
 
-    A run of another spec, missing LPIPS weights, or a dataset without held-out time become notes,
-    and the rest goes on.
+    A run of another spec, missing weights, too little data for an instrument, or a dataset without
+    held-out time become notes, and the rest goes on.
 
     Args:
         data: the dataset.
         runs: run or model folders.
         out: folder of the report.
+        metrics: names of those to measure.
+        unseen: speech of other people, files and folders.
         openings: true mouth openings; by default those beside the source videos, if any.
         lpips_trunk: AlexNet weights for LPIPS, see :func:`s2vgan.metrics.find_trunk`.
+        syncnet: TorchScript file, see :class:`s2vgan.metrics.SyncNet`.
+        identity_model: TorchScript file, see :class:`s2vgan.metrics.IdentityModel`.
         device: to compute on.
 
     Raises:
+        ConfigError: if a metric is unknown, or a file of weights does not hold what it should.
         DatasetError: if there is no dataset, or ``openings`` do not belong to it.
         RunError: if a run has no model, or all were made for another spec.
-        ConfigError: if ``lpips_trunk`` is given and does not hold the weights.
+        SourceError: if there is no speech at ``unseen``, or it is unreadable.
     """
-    dataset = GroupDataset.load(data)
-    contenders, notes = _load(runs, dataset, device)
-    trunk = find_trunk(lpips_trunk)
-    if trunk is None:
-        notes.append(
-            "LPIPS is left out: there are no AlexNet weights on this machine; give --lpips-trunk "
-            "PATH or set S2VGAN_LPIPS_TRUNK."
+    unknown = [name for name in metrics if name not in METRICS]
+    if unknown:
+        raise ConfigError(
+            f"--metrics: there is no {', '.join(unknown)}; choose of {', '.join(METRICS)}."
         )
+    dataset = GroupDataset.load(data)
+    sounds = read_speech(unseen, dataset.spec.sample_rate)
+    contenders, notes = _load(runs, dataset, device)
     training, held_out = _splits(dataset, contenders, notes)
     if any(contender.speaker.has_identity for contender in contenders):
         dataset = with_references(dataset, training)
     ruler = make_ruler(dataset, data, openings, training, held_out)
     notes.append(ruler.sentence)
-    lpips = load_lpips(trunk, device) if trunk else None
-    evaluation = compare(
-        dataset, contenders, Instruments(ruler.opening, lpips, device), training, held_out
+    instruments = make_instruments(
+        dataset,
+        training,
+        ruler.opening,
+        metrics,
+        notes,
+        lpips_trunk=lpips_trunk,
+        syncnet=syncnet,
+        identity_model=identity_model,
+        device=device,
     )
-    evaluation.notes.extend(notes)
+    evaluation = compare(dataset, contenders, instruments, training, held_out, metrics, sounds)
+    evaluation.notes[:0] = notes
     evaluation.metrics.update(opening=ruler.to_dict(), notes=evaluation.notes)
     content = json.dumps(evaluation.metrics, indent=2, allow_nan=False)
     write_text(Path(out) / METRICS_FILE, content + "\n")
@@ -145,8 +182,10 @@ def compare(
     instruments: Instruments,
     training: np.ndarray,
     held_out: np.ndarray,
+    names: Sequence[str] = tuple(METRICS),
+    sounds: Sequence[np.ndarray] = (),
 ) -> Evaluation:
-    """Measure contenders and controls on both splits; nothing is written.
+    """Measure contenders and controls on all splits; nothing is written.
 
     Args:
         dataset: real frames and speech.
@@ -154,11 +193,13 @@ def compare(
         instruments: to measure with.
         training: rows of training time.
         held_out: rows of held-out time; may be empty.
+        names: of the metrics.
+        sounds: speech of other people, float32 mono in [-1, 1] at the dataset's rate.
     """
-    splits = {"heldout": held_out, "train": training}
     pieces = {
-        split: cut_pieces(dataset, rows, _PIECE_SECONDS, _FRAMES[split])
-        for split, rows in splits.items()
+        "heldout": cut_pieces(dataset, held_out, _PIECE_SECONDS, _FRAMES["heldout"]),
+        "train": cut_pieces(dataset, training, _PIECE_SECONDS, _FRAMES["train"]),
+        "unseen": cut_speech(sounds, dataset, training, _PIECE_SECONDS, _FRAMES["unseen"]),
     }
     pieces = {split: found for split, found in pieces.items() if found}
     if not pieces:
@@ -168,7 +209,10 @@ def compare(
         *from_data(dataset, training),
     ]
     shown = next(iter(pieces))
-    rows, exhibits = [], []
+    rows: list[dict[str, Any]] = []
+    exhibits: list[Exhibit] = []
+    extremes: list[Extreme] = []
+    blocks: dict[Place, dict[str, np.ndarray]] = {}
     jobs = [
         (split, found, entry)
         for split, found in pieces.items()
@@ -179,25 +223,39 @@ def compare(
     with tqdm(total=frames, unit="frame", desc="evaluate", disable=None) as bar:
         for split, found, entry in jobs:
             bar.set_postfix_str(f"{split}: {entry.label}", refresh=False)
-            keep = _shown(found, dataset.spec) if split == shown else 0
-            row, made = _row(entry, split, found, instruments, dataset.spec, keep, bar)
-            rows.append(row)
-            if keep:
-                opening = instruments.opening(made)
-                exhibits.append(Exhibit(entry, made, opening))
+            take = _take(entry, found, instruments, names, dataset.spec, bar)
+            rows.append(_row(entry, split, take))
+            if entry.kind == "model":
+                blocks[entry.name, split, entry.pose] = take.blocks
+            if split == shown:
+                made = np.concatenate(take.made[: _shown(found, dataset.spec)])
+                exhibits.append(Exhibit(entry, made, instruments.opening(made)))
+                if entry.pose == "reference" and entry.kind == "model":
+                    extremes += _extremes(entry, found, take.made, dataset.spec.fps)
     visible = pieces[shown][: _shown(pieces[shown], dataset.spec)]
     real = np.concatenate([piece.real for piece in visible])
     speech = np.concatenate([piece.speech for piece in visible])
     showcase = Showcase(shown, real, instruments.opening(real), speech, exhibits)
+    recipes = find_recipes([(one.name, one.config) for one in contenders if one.config])
+    notes = (
+        []
+        if any(piece.others for found in pieces.values() for piece in found)
+        else [
+            "Sync retrieval is left out: no split holds a second of speech from each of ten pieces."
+        ]
+    )
     metrics = {
         "rows": rows,
+        "recipes": [recipe.to_dict() for recipe in recipes],
+        "seeds": seeds_of(recipes, rows),
+        "differences": differences(recipes, blocks),
         "spec": dataset.spec.to_dict(),
         "dataset": dataset.info.sha256,
         "paper": PAPER,
         "metrics": {name: metric.declaration() for name, metric in METRICS.items()},
     }
-    runs = {contender.name: Path(contender.run) for contender in contenders}
-    return Evaluation(metrics, dataset.spec, showcase, [], runs)
+    named = {contender.name: contender for contender in contenders}
+    return Evaluation(metrics, dataset.spec, showcase, extremes, notes, named)
 
 
 def _load(
@@ -219,7 +277,7 @@ def _load(
                 "known."
             )
         seed, held_out = model.manifest["seed"], model.config.train.held_out
-        contenders.append(Contender(name, str(run), seed, held_out, model))
+        contenders.append(Contender(name, str(run), seed, held_out, model, model.config))
     if runs and not contenders:
         raise RunError(" ".join(notes) + " Extract with their spec, or give other runs.")
     return contenders, notes
@@ -261,41 +319,77 @@ def _shown(pieces: Sequence[Piece], spec: GroupSpec) -> int:
     return max(1, int((ends <= _SHOWN_SECONDS * spec.fps).sum()))
 
 
-def _row(
+@dataclass(frozen=True)
+class _Take:
+    """What one entry made of a split: its frames, and the metrics' sums over blocks of time."""
+
+    made: list[np.ndarray]
+    blocks: dict[str, np.ndarray]
+
+
+def _take(
     entry: Entry,
-    split: str,
     pieces: Sequence[Piece],
     instruments: Instruments,
+    names: Sequence[str],
     spec: GroupSpec,
-    keep: int,
     bar: "tqdm[Any]",
-) -> tuple[dict[str, Any], np.ndarray]:
-    """A row of metrics.json, and the frames of the first ``keep`` pieces."""
+) -> _Take:
     blocks: dict[str, list[np.ndarray]] = {}
-    kept = []
-    for number, piece in enumerate(pieces):
+    frames = []
+    for piece in pieces:
         made = entry.speak(piece)[: len(piece.real)]
         count = -(-len(made) // round(_BLOCK_SECONDS * spec.fps))
-        stretch = Stretch(made, piece.real, spec.frames_per_group)
-        for name, terms in measure(stretch, instruments).items():
-            parts = np.array_split(terms, count)
+        stretch = Stretch(
+            made,
+            piece.real,
+            spec.frames_per_group,
+            piece.speech,
+            entry.hear(piece) if entry.hear else None,
+            piece.others,
+            piece.is_filmed,
+            piece.known,
+        )
+        for name, counted in measure(stretch, instruments, names).items():
+            parts = np.array_split(counted, count)
             blocks.setdefault(name, []).extend(part.sum(axis=0) for part in parts)
-        if number < keep:
-            kept.append(made)
+        frames.append(made)
         bar.update(len(made))
-    found = {name: estimate(name, np.stack(parts)) for name, parts in blocks.items()}
-    row = {
+    return _Take(frames, {name: np.stack(parts) for name, parts in blocks.items()})
+
+
+def _row(entry: Entry, split: str, take: _Take) -> dict[str, Any]:
+    """A row of metrics.json."""
+    found = {name: estimate(name, blocks) for name, blocks in take.blocks.items()}
+    return {
         "name": entry.name,
         "run": entry.run,
         "seed": entry.seed,
         "kind": entry.kind,
         "split": split,
         "pose": entry.pose,
-        "n": sum(len(piece.real) for piece in pieces),
-        "metrics": {
-            name: {"value": value.value, "ci_low": value.low, "ci_high": value.high}
-            for name, value in found.items()
-            if value is not None
-        },
+        "n": sum(len(made) for made in take.made),
+        "metrics": {name: value.to_dict() for name, value in found.items() if value is not None},
     }
-    return row, np.concatenate(kept) if kept else np.empty(0, np.uint8)
+
+
+def _extremes(
+    entry: Entry, pieces: Sequence[Piece], made: Sequence[np.ndarray], fps: int
+) -> list[Extreme]:
+    """The best and the worst whole second; none where every piece is shorter."""
+    rows, columns = MOUTH.slices(pieces[0].real.shape[1])
+    found = []
+    for number, (piece, frames) in enumerate(zip(pieces, made, strict=True)):
+        before = sum(len(other.real) for other in pieces[:number])
+        for start in range(0, len(frames) - fps + 1, fps):
+            second = slice(start, start + fps)
+            mouths = (part[second, rows, columns] / 127.5 for part in (frames, piece.real))
+            error = float(np.square(np.subtract(*mouths)).mean())
+            found.append((error, (before + start) / fps, piece.real[second], frames[second]))
+    found.sort(key=lambda item: item[0])
+    kinds: list[tuple[Literal["best", "worst"], int]] = [("best", 0), ("worst", -1)]
+    return [
+        Extreme(entry, kind, found[place][1], found[place][0], *found[place][2:])
+        for kind, place in kinds
+        if found
+    ]

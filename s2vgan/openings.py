@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError
 from s2vgan.ledger import read_rows
-from s2vgan.metrics import FIT_FRAMES, OpeningEstimator, mouth_opening_luma
-from s2vgan.metrics.registry import Opening
+from s2vgan.metrics import FIT_FRAMES, Opening, OpeningEstimator, mouth_opening_luma
 
 SUFFIX = ".openings.parquet"
 

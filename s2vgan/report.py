@@ -19,7 +19,7 @@ from s2vgan.runlog import read_log
 REPORT_FILE = "report.html"
 VIDEO_BYTES = 4_500_000  # embedded as base64 a third larger
 
-_ARROWS = {"lower": "↓", "higher": "↑", "one": "→1"}
+_ARROWS = {"lower": "↓", "higher": "↑", "one": "→1", "zero": "→0"}
 _SPLITS = {"heldout": "Held-out time", "train": "Training time"}
 _COLUMNS = 4  # models beside the real face in the video
 
@@ -39,13 +39,13 @@ def write_report(evaluation: Evaluation, out: str | Path) -> Path:
     still = [exhibit for exhibit in showcase.exhibits if exhibit.entry.name == "mean_face"]
     shown = models + still
     spec, metrics = evaluation.spec, evaluation.metrics
-    logs = {name: read_log(run) for name, run in evaluation.runs.items()}
+    logs = {name: read_log(one.run) for name, one in evaluation.contenders.items()}
     losses = figures.loss_plot(logs)
     columns = models[:_COLUMNS]
     video, kept = _video(evaluation, columns) if columns else (b"", 0)
     page = _environment().get_template(REPORT_FILE).render(
         title="Speech to face: evaluation",
-        runs=", ".join(evaluation.runs) or "controls only",
+        runs=", ".join(evaluation.contenders) or "controls only",
         spec=spec,
         dataset=metrics["dataset"],
         place=_place(showcase.split, len(showcase.real) / spec.fps),
@@ -184,6 +184,7 @@ def _best(name: str, rows: Sequence[dict[str, Any]]) -> set[int]:
         "lower": lambda value: value,
         "higher": lambda value: -value,
         "one": lambda value: abs(math.log(max(value, 1e-9))),
+        "zero": abs,
     }[METRICS[name].best]
     if not values:
         return set()
@@ -214,7 +215,12 @@ def _definition(name: str) -> dict[str, str]:
     high = f"{metric.high:g}" if math.isfinite(metric.high) else "∞"
     return {
         "span": f"{metric.low:g} to {high}".replace("-", "−"),
-        "better": {"lower": "lower", "higher": "higher", "one": "nearer to 1"}[metric.best],
+        "better": {
+            "lower": "lower",
+            "higher": "higher",
+            "one": "nearer to 1",
+            "zero": "nearer to 0",
+        }[metric.best],
         "unit": metric.unit,
         "source": metric.source,
     }

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from s2vgan.config import Config
-from s2vgan.contenders import cut_pieces
 from s2vgan.dataset import GroupDataset
 from s2vgan.metrics import Instruments
+from s2vgan.pieces import cut_pieces
 from s2vgan.synthesis import Synthesizer
 
 BENCH = Path(__file__).resolve().parents[1] / "bench"

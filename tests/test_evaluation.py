@@ -12,14 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from s2vgan.config import Config, TrainConfig
-from s2vgan.contenders import SHUFFLED, Contender, _other_speech, cut_pieces, from_data
+from s2vgan.contenders import SHUFFLED, Contender
+from s2vgan.controls import from_data
 from s2vgan.dataset import GroupDataset
-from s2vgan.errors import DatasetError, RunError
+from s2vgan.errors import ConfigError, DatasetError, RunError, SourceError
 from s2vgan.evaluation import Evaluation, compare, evaluate
 from s2vgan.groups import Group
 from s2vgan.ledger import write_dataset
+from s2vgan.media import write_wav
 from s2vgan.metrics import METRICS, Instruments
 from s2vgan.openings import make_ruler
+from s2vgan.pieces import cut_pieces, other_moments
 from s2vgan.spec import GroupSpec
 from tests.conftest import write_video
 from tests.test_metrics import talking
@@ -70,7 +73,8 @@ class Oracle:
         groups = audio.reshape(-1, self._spec.samples_per_group)
         if self._face is not None:
             return np.stack([self._face] * (3 * len(groups)))
-        return np.concatenate([self._known[group.tobytes()] for group in groups])
+        still = next(iter(self._known.values()))  # of what nobody said
+        return np.concatenate([self._known.get(group.tobytes(), still) for group in groups])
 
     def pose_of(self, frames: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
         return np.zeros((len(frames), 2), np.float32)
@@ -173,17 +177,17 @@ def test_pieces_are_bounded_spread_out_and_carry_their_own_speech(dataset: Group
     assert cut_pieces(dataset, rows[:0], seconds=3, frames=300) == []
 
 
-def test_wrong_speech_is_of_elsewhere_and_never_in_step() -> None:
-    speech = [np.arange(start, start + 100) for start in range(0, 2000, 100)]
-    wrong = _other_speech(speech, 5)
-    for said, other in zip(speech, wrong, strict=True):
-        assert len(other) == 100 and not set(said) & set(other)
-    assert all(other[0] % 5 == 0 for other in wrong)
-    assert len({other[0] % 100 for other in wrong}) > 8
-    assert [other[0] for other in _other_speech(speech, 5)] == [other[0] for other in wrong]
-    [alone] = _other_speech(speech[:1], 5)
-    assert alone[0] == 50
-    [nowhere] = _other_speech([np.arange(5)], 5)
+def test_other_moments_are_of_elsewhere_and_never_in_step() -> None:
+    counts = [20] * 20
+    wrong = other_moments(counts)
+    for number, other in enumerate(wrong):
+        own = set(range(20 * number, 20 * number + 20))
+        assert len(other) == 20 and not own & set(other.tolist())
+    assert len({int(other[0]) % 20 for other in wrong}) > 8
+    assert [other.tolist() for other in other_moments(counts)] == [o.tolist() for o in wrong]
+    [alone] = other_moments([20])
+    assert alone[0] == 10
+    [nowhere] = other_moments([1])
     assert not len(nowhere)
 
 
@@ -251,7 +255,7 @@ def test_truth_of_another_video_is_not_believed(
 def test_truth_that_stands_still_on_held_out_time_cannot_check_the_ruler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s2vgan.evaluation.find_trunk", lambda trunk: None)
+    monkeypatch.setattr("s2vgan.rulers.find_trunk", lambda trunk: None)
     dataset = write_talking(tmp_path / "data", (20,))
     path = tmp_path / "data" / "video0.openings.parquet"
     table = pq.read_table(path).to_pydict()
@@ -298,7 +302,7 @@ def test_the_ruler_is_luma_where_there_is_no_truth(tmp_path: Path) -> None:
 def test_evaluate_without_runs_writes_the_controls_and_says_what_is_missing(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s2vgan.evaluation.find_trunk", lambda trunk: None)
+    monkeypatch.setattr("s2vgan.rulers.find_trunk", lambda trunk: None)
     found = evaluate(data, [], tmp_path / "report")
     written = json.loads((tmp_path / "report" / "metrics.json").read_text())
     assert written == found.metrics and written["opening"]["estimator"] == "calibrated"
@@ -310,7 +314,7 @@ def test_evaluate_without_runs_writes_the_controls_and_says_what_is_missing(
 def test_a_dataset_without_held_out_time_is_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s2vgan.evaluation.find_trunk", lambda trunk: None)
+    monkeypatch.setattr("s2vgan.rulers.find_trunk", lambda trunk: None)
     write_talking(tmp_path / "data", (0.5,))
     found = evaluate(tmp_path / "data", [], tmp_path / "report")
     assert {row["split"] for row in found.metrics["rows"]} == {"train"}
@@ -341,9 +345,9 @@ def test_runs_are_named_apart_and_those_that_do_not_fit_are_noted(
     }
     loaded = SimpleNamespace(load=lambda run, device: models[str(run)])
     monkeypatch.setattr("s2vgan.evaluation.Synthesizer", loaded)
-    monkeypatch.setattr("s2vgan.evaluation.find_trunk", lambda trunk: None)
+    monkeypatch.setattr("s2vgan.rulers.find_trunk", lambda trunk: None)
     found = evaluate(data, list(models), tmp_path / "report")
-    assert list(found.runs) == ["run", "b/run"]
+    assert list(found.contenders) == ["run", "b/run"]
     assert row(found, "b/run", pose="true")["seed"] == 3
     assert any("large is left out" in note and "size=64" in note for note in found.notes)
     assert (
@@ -354,6 +358,65 @@ def test_runs_are_named_apart_and_those_that_do_not_fit_are_noted(
     with pytest.raises(RunError, match="other runs"):
         evaluate(data, ["large"], tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_unseen_speech_is_measured_where_no_true_frames_are_needed(
+    data: Path, dataset: GroupDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = SimpleNamespace(
+        load=lambda run, device: Loaded(dataset, SPEC, dataset.info.sha256, 0.15)
+    )
+    monkeypatch.setattr("s2vgan.evaluation.Synthesizer", loaded)
+    folder = tmp_path / "speech"
+    folder.mkdir()
+    (folder / "LICENSE.txt").write_text("not a sound")
+    sound = np.random.default_rng(0).normal(0, 0.1, 16000 * 11).astype(np.float32)
+    write_wav(folder / "a.wav", sound)
+    write_wav(tmp_path / "b.wav", sound[:8000])
+    found = evaluate(
+        data,
+        ["run"],
+        tmp_path / "report",
+        unseen=[folder, tmp_path / "b.wav"],
+        metrics=["mse", "sharpness", "sync_r"],
+    )
+    own = row(found, "run", "unseen", pose="reference")
+    assert own["n"] == 3 * (110 + 5) and own["metrics"].keys() <= {"sharpness", "sync_r"}
+    assert own["metrics"]["sharpness"]["value"] > 0
+    names = {item["name"] for item in found.metrics["rows"] if item["split"] == "unseen"}
+    assert {"run", "shuffled_audio", "nearest_audio", "mean_face"} <= names
+    assert not names & {"real_frames", "previous_frame", "other_time"}
+    held_out = row(found, "run", "heldout", pose="reference")
+    assert held_out["metrics"].keys() == {"mse", "sharpness", "sync_r"}
+    for wrong, what in ((tmp_path / "none", "no such"), (tmp_path / "empty", "holds no sound")):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(SourceError, match=what):
+            evaluate(data, [], tmp_path / "no report", unseen=[wrong])
+    with pytest.raises(ConfigError, match="there is no sim; choose of mse"):
+        evaluate(data, [], tmp_path / "no report", metrics=["ssim", "sim"])
+    assert not (tmp_path / "no report").exists()
+
+
+def test_too_little_data_for_an_instrument_is_noted(tmp_path: Path) -> None:
+    write_talking(tmp_path / "data", (8,))
+    found = evaluate(tmp_path / "data", [], tmp_path / "report", metrics=["mse", "sync_r"])
+    assert any("at least 900 frames" in note for note in found.notes)
+    assert {name for item in found.metrics["rows"] for name in item["metrics"]} == {"mse"}
+
+
+def test_the_best_and_the_worst_second_are_found(dataset: GroupDataset) -> None:
+    held_out = dataset.split(0.15)[1]
+    frames = np.array(dataset.frames)
+    frames[held_out[20:30]] = 0  # one second of 6 is black
+    broken = Oracle(replace(dataset, frames=frames))
+    contender = Contender("broken", "runs/broken", 7, 0.15, broken)
+    found = compare(dataset, [contender], Instruments(), np.arange(40), held_out, ["mse"])
+    extremes = {extreme.kind: extreme for extreme in found.extremes}
+    assert extremes.keys() == {"best", "worst"}
+    assert extremes["worst"].seconds == 2.0 and not extremes["worst"].made.any()
+    assert extremes["best"].error == 0 < extremes["worst"].error
+    assert (extremes["best"].made == extremes["best"].real).all()
+    assert len(extremes["worst"].real) == 30
 
 
 def test_a_run_without_a_model_is_named(data: Path, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from s2vgan.regions import Region
+
 DATA_RANGE = 2.0  # of frames on [-1, 1]
 PSNR_CAP = 100.0  # dB, of identical frames
 
@@ -29,6 +31,17 @@ def to_float(frames: np.ndarray) -> Tensor:
 def luma(frames: np.ndarray) -> np.ndarray:
     """BT.601 luma, (..., H, W) float32 on [0, 1], of (..., H, W, 3) uint8 RGB frames."""
     return frames.astype(np.float32) @ np.array(_LUMA, np.float32) / 255
+
+
+def region_luma(frames: np.ndarray, region: Region, side: int) -> np.ndarray:
+    """Luma of a region of (N, S, S, 3) uint8 frames, (N, side * side) float64 on [0, 1].
+
+    It is shrunk, or enlarged, so that crops of any size look alike.
+    """
+    rows, columns = region.slices(frames.shape[1])
+    light = torch.from_numpy(luma(frames[:, rows, columns]))[:, None]
+    small = F.interpolate(light, size=(side, side), mode="bilinear", antialias=True)
+    return small.flatten(1).double().numpy()
 
 
 @lru_cache(maxsize=16)

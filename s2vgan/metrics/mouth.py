@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from s2vgan.metrics.components import principal
 from s2vgan.metrics.image import luma
 from s2vgan.regions import MOUTH, UPPER, Region
 
@@ -37,7 +38,7 @@ def mouth_opening_luma(frames: np.ndarray) -> np.ndarray:
     return _shrink(frames, _LUMA_SIDE)[:, rows, columns].std(axis=(1, 2))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OpeningEstimator:
     """Mouth opening as a linear filter over the luma of the crop.
 
@@ -81,17 +82,11 @@ def _shrink(frames: np.ndarray, side: int = _SIDE) -> np.ndarray:
     return F.interpolate(light, size=(side, side), mode="area")[:, 0].numpy()
 
 
-def _principal(rows: np.ndarray, count: int) -> np.ndarray:
-    """The main directions of (N, D) rows as (count, D) unit vectors, strongest first."""
-    vectors = np.linalg.eigh(rows.T @ rows)[1]
-    return vectors[:, ::-1][:, :count].T
-
-
 def _components(centred: np.ndarray, region: Region, count: int) -> np.ndarray:
     """Principal components of a region of (N, 32, 32) luma, as (count, 32 * 32) filters."""
     rows, columns = region.slices(_SIDE)
     part = centred[:, rows, columns]
-    found = _principal(part.reshape(len(part), -1), count)
+    found = principal(part.reshape(len(part), -1), count).T
     filters = np.zeros((len(found), _SIDE, _SIDE), np.float32)
     filters[:, rows, columns] = found.reshape(len(found), *part.shape[1:])
     return filters.reshape(len(found), -1)
