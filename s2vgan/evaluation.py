@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -15,11 +15,11 @@ from s2vgan.controls import from_data
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import ConfigError, DatasetError, RunError
 from s2vgan.files import write_text
-from s2vgan.metrics import METRICS, Instruments, Stretch, estimate, measure
+from s2vgan.measuring import Extreme, extremes, row, take
+from s2vgan.metrics import METRICS, Instruments
 from s2vgan.openings import make_ruler
 from s2vgan.people import with_references
 from s2vgan.pieces import Piece, cut_pieces, cut_speech, read_speech
-from s2vgan.regions import MOUTH
 from s2vgan.rulers import make_instruments
 from s2vgan.spec import GroupSpec
 from s2vgan.synthesis import Synthesizer
@@ -31,7 +31,6 @@ PAPER = [  # Table 1 of arXiv 2207.08813 as printed; its ranges are not stated
     {"name": "with GRU", "mse": 0.1034, "ssim": 0.9543, "lpips": 0.4931},
 ]
 
-_BLOCK_SECONDS = 3.0  # resampled whole by the bootstrap
 _SHOWN_SECONDS = 10.0  # kept for the report's pictures
 # A model starts afresh at each piece, and mouth_r and mouth_amplitude are centred in each: pieces
 # of one length, or the splits would not compare.
@@ -64,27 +63,6 @@ class Showcase:
     opening: np.ndarray
     speech: np.ndarray
     exhibits: list[Exhibit]
-
-
-@dataclass(frozen=True)
-class Extreme:
-    """The second that a model did best or worst, by the squared error of its mouth.
-
-    Attributes:
-        entry: the model, its pose held.
-        kind: best or worst.
-        seconds: where it starts, in the time of the split that was measured.
-        error: mean squared error of the mouth on [-1, 1].
-        real: (n, S, S, 3) uint8.
-        made: like ``real``.
-    """
-
-    entry: Entry
-    kind: Literal["best", "worst"]
-    seconds: float
-    error: float
-    real: np.ndarray
-    made: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -211,7 +189,7 @@ def compare(
     shown = next(iter(pieces))
     rows: list[dict[str, Any]] = []
     exhibits: list[Exhibit] = []
-    extremes: list[Extreme] = []
+    best_and_worst: list[Extreme] = []
     blocks: dict[Place, dict[str, np.ndarray]] = {}
     jobs = [
         (split, found, entry)
@@ -223,15 +201,15 @@ def compare(
     with tqdm(total=frames, unit="frame", desc="evaluate", disable=None) as bar:
         for split, found, entry in jobs:
             bar.set_postfix_str(f"{split}: {entry.label}", refresh=False)
-            take = _take(entry, found, instruments, names, dataset.spec, bar)
-            rows.append(_row(entry, split, take))
+            took = take(entry, found, instruments, names, dataset.spec, bar)
+            rows.append(row(entry, split, took))
             if entry.kind == "model":
-                blocks[entry.name, split, entry.pose] = take.blocks
+                blocks[entry.name, split, entry.pose] = took.blocks
             if split == shown:
-                made = np.concatenate(take.made[: _shown(found, dataset.spec)])
+                made = np.concatenate(took.made[: _shown(found, dataset.spec)])
                 exhibits.append(Exhibit(entry, made, instruments.opening(made)))
                 if entry.pose == "reference" and entry.kind == "model":
-                    extremes += _extremes(entry, found, take.made, dataset.spec.fps)
+                    best_and_worst += extremes(entry, found, took.made, dataset.spec.fps)
     visible = pieces[shown][: _shown(pieces[shown], dataset.spec)]
     real = np.concatenate([piece.real for piece in visible])
     speech = np.concatenate([piece.speech for piece in visible])
@@ -255,7 +233,7 @@ def compare(
         "metrics": {name: metric.declaration() for name, metric in METRICS.items()},
     }
     named = {contender.name: contender for contender in contenders}
-    return Evaluation(metrics, dataset.spec, showcase, extremes, notes, named)
+    return Evaluation(metrics, dataset.spec, showcase, best_and_worst, notes, named)
 
 
 def _load(
@@ -317,79 +295,3 @@ def _shown(pieces: Sequence[Piece], spec: GroupSpec) -> int:
     """How many pieces, from the first, the report shows."""
     ends = np.cumsum([len(piece.real) for piece in pieces])
     return max(1, int((ends <= _SHOWN_SECONDS * spec.fps).sum()))
-
-
-@dataclass(frozen=True)
-class _Take:
-    """What one entry made of a split: its frames, and the metrics' sums over blocks of time."""
-
-    made: list[np.ndarray]
-    blocks: dict[str, np.ndarray]
-
-
-def _take(
-    entry: Entry,
-    pieces: Sequence[Piece],
-    instruments: Instruments,
-    names: Sequence[str],
-    spec: GroupSpec,
-    bar: "tqdm[Any]",
-) -> _Take:
-    blocks: dict[str, list[np.ndarray]] = {}
-    frames = []
-    for piece in pieces:
-        made = entry.speak(piece)[: len(piece.real)]
-        count = -(-len(made) // round(_BLOCK_SECONDS * spec.fps))
-        stretch = Stretch(
-            made,
-            piece.real,
-            spec.frames_per_group,
-            piece.speech,
-            entry.hear(piece) if entry.hear else None,
-            piece.others,
-            piece.is_filmed,
-            piece.known,
-        )
-        for name, counted in measure(stretch, instruments, names).items():
-            parts = np.array_split(counted, count)
-            blocks.setdefault(name, []).extend(part.sum(axis=0) for part in parts)
-        frames.append(made)
-        bar.update(len(made))
-    return _Take(frames, {name: np.stack(parts) for name, parts in blocks.items()})
-
-
-def _row(entry: Entry, split: str, take: _Take) -> dict[str, Any]:
-    """A row of metrics.json."""
-    found = {name: estimate(name, blocks) for name, blocks in take.blocks.items()}
-    return {
-        "name": entry.name,
-        "run": entry.run,
-        "seed": entry.seed,
-        "kind": entry.kind,
-        "split": split,
-        "pose": entry.pose,
-        "n": sum(len(made) for made in take.made),
-        "metrics": {name: value.to_dict() for name, value in found.items() if value is not None},
-    }
-
-
-def _extremes(
-    entry: Entry, pieces: Sequence[Piece], made: Sequence[np.ndarray], fps: int
-) -> list[Extreme]:
-    """The best and the worst whole second; none where every piece is shorter."""
-    rows, columns = MOUTH.slices(pieces[0].real.shape[1])
-    found = []
-    for number, (piece, frames) in enumerate(zip(pieces, made, strict=True)):
-        before = sum(len(other.real) for other in pieces[:number])
-        for start in range(0, len(frames) - fps + 1, fps):
-            second = slice(start, start + fps)
-            mouths = (part[second, rows, columns] / 127.5 for part in (frames, piece.real))
-            error = float(np.square(np.subtract(*mouths)).mean())
-            found.append((error, (before + start) / fps, piece.real[second], frames[second]))
-    found.sort(key=lambda item: item[0])
-    kinds: list[tuple[Literal["best", "worst"], int]] = [("best", 0), ("worst", -1)]
-    return [
-        Extreme(entry, kind, found[place][1], found[place][0], *found[place][2:])
-        for kind, place in kinds
-        if found
-    ]
