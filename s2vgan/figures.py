@@ -11,12 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from s2vgan.evaluation import Exhibit, Showcase
+from s2vgan.measuring import Extreme
 from s2vgan.regions import MOUTH
 
 REAL, FIRST = "#20242c", ("#0b6bcb", "#d1495b", "#2e8b57", "#8e5bd0", "#c77d0a")
 _INK, _RULE = "#4a5160", "#d9dde4"
 _FRAME = 96  # pixels of a frame in a picture
 _GAP = 3
+_MAPS_A_ROW = 6
 
 _STYLE: Any = {"font.size": 9, "axes.edgecolor": _RULE, "text.color": REAL, "axes.labelcolor": _INK}
 
@@ -43,6 +45,35 @@ def mouth_rows(
         name: _row(frames[start : start + length : 2, rows, columns], _FRAME // 3)
         for name, frames in _rows(showcase, exhibits).items()
     }
+
+
+def extreme_rows(extremes: Sequence[Extreme], count: int = 10) -> dict[str, bytes]:
+    """A picture for each: real mouths of the second above the made ones, evenly spaced."""
+    pictures = {}
+    for extreme in extremes:
+        instants = np.linspace(0, len(extreme.real) - 1, count).astype(int)
+        pair = np.concatenate([extreme.real[instants], extreme.made[instants]], axis=1)
+        pictures[f"{extreme.entry.label}: {extreme.kind}"] = _row(pair, 2 * _FRAME)
+    return pictures
+
+
+@matplotlib.rc_context(_STYLE)
+def error_maps(showcase: Showcase, exhibits: Sequence[Exhibit]) -> bytes:
+    """Mean absolute error of every pixel on [0, 1], a map for each exhibit, on one scale."""
+    real = showcase.real.astype(np.float32)
+    maps = [np.abs(one.frames - real).mean(axis=(0, 3)) / 255 for one in exhibits]
+    columns = min(len(maps), _MAPS_A_ROW)
+    rows = -(-len(maps) // columns)
+    figure = Figure(figsize=(1.65 * columns + 0.9, 1.95 * rows + 0.1), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False)
+    top = max(float(np.percentile(found, 99.5)) for found in maps)
+    for place, panel in enumerate(panels.flat):
+        panel.axis("off")
+        if place < len(maps):
+            panel.imshow(maps[place], cmap="magma", vmin=0, vmax=top)
+            panel.set_title(exhibits[place].entry.label.replace(", ", ",\n"), fontsize=8)
+    figure.colorbar(panels.flat[0].images[0], ax=panels, shrink=0.8, label="mean absolute error")
+    return _png(figure)
 
 
 @matplotlib.rc_context(_STYLE)

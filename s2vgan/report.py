@@ -1,7 +1,6 @@
-"""The report of an evaluation: one HTML file that opens offline, and a table for the terminal."""
+"""The report of an evaluation: one HTML file that opens offline, and tables beside it."""
 
 import base64
-import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,67 +8,81 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from s2vgan import figures
-from s2vgan.evaluation import Evaluation, Exhibit, Showcase, evaluate
+from s2vgan import diagram, figures, tables
+from s2vgan.artifact import git_commit
+from s2vgan.evaluation import METRICS_FILE, Evaluation, Exhibit, Showcase, evaluate
 from s2vgan.files import write_text
 from s2vgan.media import write_video
 from s2vgan.metrics import METRICS
 from s2vgan.runlog import read_log
+from s2vgan.tracking import Tracker
 
-REPORT_FILE = "report.html"
+REPORT_FILE, MARKDOWN_FILE, LATEX_FILE = "report.html", "table.md", "table.tex"
 VIDEO_BYTES = 4_500_000  # embedded as base64 a third larger
 
-_ARROWS = {"lower": "↓", "higher": "↑", "one": "→1", "zero": "→0"}
-_SPLITS = {"heldout": "Held-out time", "train": "Training time"}
-_COLUMNS = 4  # models beside the real face in the video
+_COLUMNS = 5  # models beside the real face in the video
+_STILLS = ("mean_face", "medoid_frame", "nearest_audio")  # controls among the pictures
 
 
 def write_report(evaluation: Evaluation, out: str | Path) -> Path:
-    """Write OUT/report.html, whole or not at all.
+    """Write OUT/report.html, table.md and table.tex, each whole or not at all.
 
     Args:
         evaluation: from :func:`s2vgan.evaluation.evaluate`.
         out: folder.
 
     Returns:
-        Path of the file.
+        Path of the page.
     """
-    showcase = evaluation.showcase
-    models = [exhibit for exhibit in showcase.exhibits if exhibit.entry.kind == "model"]
-    still = [exhibit for exhibit in showcase.exhibits if exhibit.entry.name == "mean_face"]
-    shown = models + still
-    spec, metrics = evaluation.spec, evaluation.metrics
-    logs = {name: read_log(one.run) for name, one in evaluation.contenders.items()}
-    losses = figures.loss_plot(logs)
-    columns = models[:_COLUMNS]
-    video, kept = _video(evaluation, columns) if columns else (b"", 0)
+    showcase, spec, metrics = evaluation.showcase, evaluation.spec, evaluation.metrics
+    models = _pictured(evaluation)
+    held = [exhibit for exhibit in models if exhibit.entry.pose == "reference"]
+    controls = [exhibit for exhibit in showcase.exhibits if exhibit.entry.name in _STILLS]
+    shown = models + controls
+    names = {exhibit.entry.name for exhibit in models}
+    extremes = [extreme for extreme in evaluation.extremes if extreme.entry.name in names]
+    logs = {name: read_log(evaluation.contenders[name].run) for name in evaluation.contenders}
+    losses = figures.loss_plot({name: log for name, log in logs.items() if name in names})
+    video, kept = _video(evaluation, held[:_COLUMNS]) if held else (b"", 0)
+    place = _place(showcase.split, len(showcase.real) / spec.fps)
     page = _environment().get_template(REPORT_FILE).render(
         title="Speech to face: evaluation",
         runs=", ".join(evaluation.contenders) or "controls only",
         spec=spec,
         dataset=metrics["dataset"],
-        place=_place(showcase.split, len(showcase.real) / spec.fps),
+        place=place,
         video=_base64(video),
         video_place=_place(showcase.split, kept / spec.fps),
-        columns=["real", *(exhibit.entry.label for exhibit in columns)],
-        tables=[_table(metrics, split) for split in _splits(metrics)],
+        columns=["real", *(exhibit.entry.label for exhibit in held[:_COLUMNS])],
+        tables=[tables.split_table(metrics, split) for split in tables.splits(metrics)],
+        seeds=tables.seeds_table(metrics),
+        differences=tables.differences_table(metrics),
         notes=evaluation.notes,
         frames={name: _base64(png) for name, png in figures.frame_rows(showcase, shown).items()},
         mouths={name: _base64(png) for name, png in figures.mouth_rows(showcase, shown).items()},
-        openings=_base64(figures.opening_plot(showcase, models, spec.fps)) if models else "",
+        maps=_base64(figures.error_maps(showcase, shown)),
+        extremes={name: _base64(png) for name, png in figures.extreme_rows(extremes).items()},
+        openings=_base64(figures.opening_plot(showcase, held, spec.fps)) if held else "",
         losses=_base64(losses) if losses else "",
-        metrics={name: _definition(name) for name in METRICS},
+        drawings={
+            name: diagram.draw(one.config.model, spec)
+            for name, one in evaluation.contenders.items()
+            if name in names and one.config is not None
+        },
+        metrics={name: tables.definition(name) for name in METRICS},
         paper=metrics["paper"],
     )  # fmt: skip
-    path = Path(out) / REPORT_FILE
-    write_text(path, page)
-    return path
+    folder = Path(out)
+    write_text(folder / MARKDOWN_FILE, tables.markdown(metrics))
+    write_text(folder / LATEX_FILE, tables.latex(metrics))
+    write_text(folder / REPORT_FILE, page)
+    return folder / REPORT_FILE
 
 
 def evaluate_and_report(
     data: str | Path, runs: Sequence[str | Path], out: str | Path, **options: Any
 ) -> Path:
-    """Evaluate, write OUT/metrics.json and OUT/report.html, and print the table.
+    """Evaluate, write metrics.json, the report and its tables, tell MLflow, print the tables.
 
     Args:
         data: the dataset.
@@ -82,37 +95,50 @@ def evaluate_and_report(
     """
     evaluation = evaluate(data, runs, out, **options)
     path = write_report(evaluation, out)
-    print(text_table(evaluation.metrics))
+    _track(evaluation, str(data), path.parent)
+    print(tables.markdown(evaluation.metrics))
     for note in evaluation.notes:
         print(f"- {note}")
     print(f"Report: {path}")
     return path
 
 
-def text_table(metrics: dict[str, Any]) -> str:
-    """The rows of metrics.json as Markdown tables, one per split; the best values in bold."""
-    blocks = []
-    for split in _splits(metrics):
-        table = _table(metrics, split)
-        head = ["row", *(f"{item['title']} {item['arrow']}" for item in table["heads"])]
-        lines = [head]
-        for row in table["rows"]:
-            name = " · ".join(part for part in (row["label"], row["way"]) if part)
-            cells = [
-                "–" if not cell else f"**{cell['value']}**" if cell["best"] else cell["value"]
-                for cell in row["cells"]
-            ]
-            lines.append([name, *cells])
-        widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-        lines.insert(1, ["-" * width for width in widths])
-        texts = [
-            "| "
-            + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-            + " |"
-            for line in lines
-        ]
-        blocks.append("\n".join([table["title"], "", *texts]))
-    return "\n\n".join(blocks) + "\n"
+def _track(evaluation: Evaluation, data: str, folder: Path) -> None:
+    """Log an evaluation as an MLflow run of its own: its numbers, and its files."""
+    tracker = Tracker()
+    config = {name: one.run for name, one in evaluation.contenders.items()}
+    tags = {"kind": "evaluation", "report": str(folder.absolute()), "git_commit": git_commit()}
+    tracker.start(f"evaluation {folder.absolute().name}", {"runs": config}, tags)
+    tracker.log_input(evaluation.metrics["dataset"], Path(data).name, data, "evaluation")
+    numbers = {
+        _key(row["split"], row["pose"], row["name"], name): found["value"]
+        for row in evaluation.metrics["rows"]
+        if row["kind"] == "model"
+        for name, found in row["metrics"].items()
+    }
+    tracker.log_metrics(numbers, 0)
+    for name in (METRICS_FILE, REPORT_FILE, MARKDOWN_FILE, LATEX_FILE):
+        tracker.log_file(folder / name)
+    tracker.finish()
+
+
+def _key(*parts: str | None) -> str:
+    """A name of a metric that MLflow takes: letters, digits and a few signs."""
+    text = "/".join(part for part in parts if part)
+    return "".join(c if c.isalnum() or c in "_-./ " else "_" for c in text)
+
+
+def _pictured(evaluation: Evaluation) -> list[Exhibit]:
+    """The models among the pictures: of each recipe the first run."""
+    recipes = evaluation.metrics["recipes"]
+    known = {name for recipe in recipes for name in recipe["rows"]}
+    first = {recipe["rows"][0] for recipe in recipes}
+    return [
+        exhibit
+        for exhibit in evaluation.showcase.exhibits
+        if exhibit.entry.kind == "model"
+        and (exhibit.entry.name in first or exhibit.entry.name not in known)
+    ]
 
 
 def _environment() -> Environment:
@@ -125,105 +151,8 @@ def _environment() -> Environment:
     )
 
 
-def _splits(metrics: dict[str, Any]) -> list[str]:
-    found = {row["split"] for row in metrics["rows"]}
-    return [split for split in _SPLITS if split in found]
-
-
-def _table(metrics: dict[str, Any], split: str) -> dict[str, Any]:
-    """One split's rows, formatted; a metric that no row has is left out."""
-    rows = [row for row in metrics["rows"] if row["split"] == split]
-    names = [name for name in METRICS if any(name in row["metrics"] for row in rows)]
-    best = {name: _best(name, rows) for name in names}
-    return {
-        "title": f"{_SPLITS[split]}, {max(row['n'] for row in rows):,} frames",
-        "heads": [
-            {
-                "title": METRICS[name].title,
-                "arrow": _ARROWS[METRICS[name].best],
-                "unit": METRICS[name].unit,
-            }
-            for name in names
-        ],
-        "rows": [
-            {
-                "kind": row["kind"],
-                "label": row["name"],
-                "way": _way(row),
-                "cells": [
-                    _cell(row["metrics"].get(name), name, number in best[name]) for name in names
-                ],
-            }
-            for number, row in enumerate(rows)
-        ],
-    }
-
-
-def _way(row: dict[str, Any]) -> str:
-    """How a row was made, in a few words."""
-    if row["kind"] == "control":
-        return f"of {Path(row['run']).name}" if row["run"] else ""
-    return "pose from the true video" if row["pose"] == "true" else "pose held at a reference"
-
-
 def _place(split: str, seconds: float) -> str:
-    return f"{_SPLITS[split]}, {seconds:.0f} s."
-
-
-def _best(name: str, rows: Sequence[dict[str, Any]]) -> set[int]:
-    """Numbers of the best rows: those that look equal are equally good.
-
-    Noise wins nothing: it can be near 1 in a ratio by chance.
-    """
-    values = {
-        number: row["metrics"][name]["value"]
-        for number, row in enumerate(rows)
-        if name in row["metrics"] and row["name"] != "noise"
-    }
-    rank = {
-        "lower": lambda value: value,
-        "higher": lambda value: -value,
-        "one": lambda value: abs(math.log(max(value, 1e-9))),
-        "zero": abs,
-    }[METRICS[name].best]
-    if not values:
-        return set()
-    best = _number(min(values.values(), key=rank), name)
-    return {number for number, value in values.items() if _number(value, name) == best}
-
-
-def _cell(found: dict[str, float | None] | None, name: str, best: bool) -> dict[str, Any] | None:
-    if found is None or found["value"] is None:
-        return None
-    value = _number(found["value"], name)
-    low, high = found["ci_low"], found["ci_high"]
-    interval = (
-        f"{_number(low, name)} – {_number(high, name)}"
-        if low is not None and high is not None
-        else ""
-    )
-    return {"value": value, "interval": interval, "best": best}
-
-
-def _number(value: float, name: str) -> str:
-    digits = {"mse": 4, "mouth_mse": 4, "lpips": 4, "ssim": 3, "psnr": 1}.get(name, 2)
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
-def _definition(name: str) -> dict[str, str]:
-    metric = METRICS[name]
-    high = f"{metric.high:g}" if math.isfinite(metric.high) else "∞"
-    return {
-        "span": f"{metric.low:g} to {high}".replace("-", "−"),
-        "better": {
-            "lower": "lower",
-            "higher": "higher",
-            "one": "nearer to 1",
-            "zero": "nearer to 0",
-        }[metric.best],
-        "unit": metric.unit,
-        "source": metric.source,
-    }
+    return f"{tables.SPLITS[split]}, {seconds:.0f} s."
 
 
 def _video(evaluation: Evaluation, columns: Sequence[Exhibit]) -> tuple[bytes, int]:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s2vgan.tracking.store import (
@@ -118,6 +119,12 @@ class Tracker:
         run_id = self.run_id
         self._attempt(lambda client: log_dataset(client, run_id, sha256, name, source, context))
 
+    def log_file(self, path: Path) -> None:
+        """Store a file with the run."""
+        if self.run_id is not None:
+            run_id = self.run_id
+            self._attempt(lambda client: client.log_artifact(run_id, str(path)))
+
     def set_tag(self, name: str, value: str) -> None:
         """Set a tag of the run."""
         if self.run_id is not None:
@@ -171,7 +178,7 @@ class Tracker:
             if not self._warned:
                 self._warned = True
                 _log.warning(
-                    "MLflow at %s cannot be written (%s); the sweep goes on without it.",
+                    "MLflow at %s cannot be written (%s); the work goes on without it.",
                     self.uri,
                     first_line(error),
                 )
