@@ -13,8 +13,8 @@ from s2vgan.models import build_discriminator, build_face
 from s2vgan.models.conv_gru import ConvGRUCell
 from s2vgan.spec import GroupSpec
 
-_WIDTH, _HEIGHT, _GAP, _ROW = 118, 62, 22, 96  # pixels
-_PER_ROW = 8  # boxes
+_WIDTH, _HEIGHT, _GAP, _ROW = 152, 62, 20, 92  # pixels
+_PER_ROW = 7  # boxes
 _COLOURS = {
     "audio": "#dcebfa",
     "generator": "#e3f4e6",
@@ -85,7 +85,7 @@ def draw(config: ModelConfig, spec: GroupSpec) -> str:
     wide = _PER_ROW * (_WIDTH + _GAP)
     high = len(rows) * _ROW + 8
     parts = [
-        f'<svg viewBox="0 0 {wide} {high}" role="img" aria-label="architecture" '
+        f'<svg viewBox="-2 0 {wide} {high}" role="img" aria-label="architecture" '
         f'font-family="system-ui, sans-serif" font-size="11" fill="#20242c">'
     ]
     for number, (title, own) in enumerate(rows):
@@ -138,8 +138,12 @@ def _layers(module: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
     for name, child in module.named_children():
         full = f"{prefix}{name}"
         whole = isinstance(child, ConvGRUCell) or hasattr(child, "parametrizations")
-        if whole or type(child).__name__ == "MelSpectrogram" or not list(child.children()):
+        idle = isinstance(child, nn.Dropout) and child.p == 0
+        if whole or type(child).__name__ == "MelSpectrogram":
             found.append((full, child))
+        elif not list(child.children()):
+            if not idle and not isinstance(child, nn.Sequential):  # an empty one does nothing
+                found.append((full, child))
         else:
             found += _layers(child, f"{full}.")
     return found
