@@ -16,10 +16,14 @@ from s2vgan.metrics import (
     find_trunk,
     load_lpips,
 )
+from s2vgan.metrics.components import FEWEST_FRAMES
+from s2vgan.metrics.sync import FEWEST_FRAMES as FEWEST_SYNC_FRAMES
 from s2vgan.regions import UPPER
 
 _FITTED = 9000  # frames (5 minutes) that instruments are fitted on, at most
 _SYNC = ("sync_r", "sync_lag", "sync_retrieval")
+_UPPER_SYNC = "sync_upper_r"
+_SYNCNET = ("lse_c", "lse_d")
 
 
 def make_instruments(
@@ -61,15 +65,29 @@ def make_instruments(
         else:
             lpips = load_lpips(trunk, device)
     stretches = _stretches(dataset, training)
-    try:
-        if "mouth_components_r" in names:
-            components = MouthComponents.fit(np.concatenate([frames for frames, _ in stretches]))
-        if any(name in names for name in _SYNC):
+    frames = sum(len(part) for part, _ in stretches)
+    if "mouth_components_r" in names:
+        if frames >= FEWEST_FRAMES:
+            components = MouthComponents.fit(np.concatenate([part for part, _ in stretches]))
+        else:
+            notes.append(_too_short("mouth_components_r", frames, FEWEST_FRAMES))
+    asked = [name for name in (*_SYNC, _UPPER_SYNC) if name in names]
+    if asked and frames < FEWEST_SYNC_FRAMES:
+        notes.append(_too_short(", ".join(asked), frames, FEWEST_SYNC_FRAMES))
+    elif asked:
+        if any(name in _SYNC for name in asked):
             sync = SyncMeter.fit(stretches, dataset.spec)
-        if "sync_upper_r" in names:
+        if _UPPER_SYNC in asked:
             upper = SyncMeter.fit(stretches, dataset.spec, UPPER)
-    except ValueError as error:
-        notes.append(f"Left out: {error}; extract more video for it.")
+    if syncnet is None and any(name in names for name in _SYNCNET):
+        notes.append(
+            "LSE-C and LSE-D are left out: they need a SyncNet of yours; give --syncnet PATH."
+        )
+    if identity_model is None and "identity" in names:
+        notes.append(
+            "The distance of identity is left out: it needs an embedding of faces of yours; give "
+            "--identity-model PATH."
+        )
     return Instruments(
         opening,
         lpips,
@@ -79,6 +97,13 @@ def make_instruments(
         upper,
         SyncNet.load(syncnet, dataset.spec) if syncnet else None,
         IdentityModel.load(identity_model) if identity_model else None,
+    )
+
+
+def _too_short(names: str, frames: int, fewest: int) -> str:
+    return (
+        f"Left out: {names}; training time holds {frames} frames to fit the instrument on, and it "
+        f"needs {fewest}: extract more video."
     )
 
 

@@ -397,11 +397,29 @@ def test_unseen_speech_is_measured_where_no_true_frames_are_needed(
     assert not (tmp_path / "no report").exists()
 
 
-def test_too_little_data_for_an_instrument_is_noted(tmp_path: Path) -> None:
-    write_talking(tmp_path / "data", (8,))
-    found = evaluate(tmp_path / "data", [], tmp_path / "report", metrics=["mse", "sync_r"])
-    assert any("at least 900 frames" in note for note in found.notes)
+def test_too_little_data_costs_only_the_instrument_that_it_is_too_little_for(
+    tmp_path: Path,
+) -> None:
+    write_talking(tmp_path / "data", (20,))  # 510 frames of training time
+    names = ["mse", "mouth_components_r", "sync_r", "sync_upper_r"]
+    found = evaluate(tmp_path / "data", [], tmp_path / "report", metrics=names)
+    assert any("sync_r, sync_upper_r" in note and "needs 900" in note for note in found.notes)
+    measured = {name for item in found.metrics["rows"] for name in item["metrics"]}
+    assert measured == {"mse", "mouth_components_r"}
+    write_talking(tmp_path / "less", (8,))
+    found = evaluate(tmp_path / "less", [], tmp_path / "report", metrics=names)
+    assert any("mouth_components_r" in note and "needs 300" in note for note in found.notes)
     assert {name for item in found.metrics["rows"] for name in item["metrics"]} == {"mse"}
+
+
+def test_networks_that_nobody_gave_are_told_where_their_metrics_are_asked_for(
+    data: Path, tmp_path: Path
+) -> None:
+    asked = evaluate(data, [], tmp_path / "asked", metrics=["mse", "lse_c", "identity"])
+    assert any("--syncnet PATH" in note for note in asked.notes)
+    assert any("--identity-model PATH" in note for note in asked.notes)
+    other = evaluate(data, [], tmp_path / "other", metrics=["mse"])
+    assert not any("--syncnet" in note or "--identity-model" in note for note in other.notes)
 
 
 def test_the_best_and_the_worst_second_are_found(dataset: GroupDataset) -> None:
