@@ -27,8 +27,8 @@ def watermark_key() -> str:
     key = os.environ.get(KEY_VARIABLE) or PUBLIC_KEY
     if len(key) < MIN_KEY:
         raise ConfigError(
-            f"{KEY_VARIABLE}: a key of {len(key)} characters can be guessed; use {MIN_KEY} or more, "
-            "for example of `openssl rand -hex 16`."
+            f"{KEY_VARIABLE}: a key of {len(key)} characters can be guessed; use {MIN_KEY} "
+            "or more, for example of `openssl rand -hex 16`."
         )
     return key
 
