@@ -159,6 +159,7 @@ class RunBook:
 
     def _save_model(self, name: str, readings: dict[str, float]) -> None:
         state, folder, people = self._state, self._folder / name, []
+        run = read_run(self._folder)
         if state.config.model.identity:
             ids = self._dataset.video_ids
             people = [ids[number] for number in stored_people(self._dataset)]
@@ -171,8 +172,9 @@ class RunBook:
                 dataset=self._dataset.info.sha256,
                 step=state.step,
                 readings=readings,
-                mlflow_run=read_run(self._folder)["mlflow_run"] or "",
+                mlflow_run=run["mlflow_run"] or "",
                 people=people,
+                consent=run.get("consent", ""),
             )
         except (OSError, SafetensorError) as error:
             reason = error.strerror if isinstance(error, OSError) else None
