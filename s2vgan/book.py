@@ -42,6 +42,7 @@ class RunBook:
         tracking: str,
         parent: str | None,
         warnings: Sequence[str] = (),
+        consent: str = "",
     ) -> None:
         """Open the records, or go on with those of the run that ``state`` was loaded from.
 
@@ -55,6 +56,7 @@ class RunBook:
             tracking: MLflow URI.
             parent: MLflow run of the sweep that the run belongs to.
             warnings: about what was met at the start.
+            consent: who consented that the face is learned; empty keeps what the run has.
 
         Raises:
             RunError: if they cannot be written; so do all methods.
@@ -80,6 +82,7 @@ class RunBook:
             "ended": None,
             "status": "RUNNING",
             "step": state.step if resumed else -1,
+            "consent": consent or old.get("consent", ""),
             "mlflow_run": None,
             "told": None,
         }

@@ -38,8 +38,13 @@ class Credentials:
     model: dict[str, str]
 
 
-def sign_file(path: str | Path, origin: Origin) -> None:
+def sign_file(path: str | Path, origin: Origin, title: str = "") -> None:
     """Sign a complete MP4 file in its place, whole or not at all.
+
+    Args:
+        path: of the file.
+        origin: of what it shows.
+        title: that the credentials give it; by default the file's name.
 
     Raises:
         ConfigError: if c2pa-python or the certificate cannot be used.
@@ -48,7 +53,7 @@ def sign_file(path: str | Path, origin: Origin) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with path.open("rb") as source, temporary.open("w+b") as signed:
-            _sign(source, signed, origin, path.name)
+            _sign(source, signed, origin, title or path.name)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
