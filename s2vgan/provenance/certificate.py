@@ -44,7 +44,8 @@ def credential() -> Credential:
     """
     paths = [os.environ.get(name) for name in (CERT_VARIABLE, KEY_VARIABLE)]
     if not any(paths):
-        return _parse(_test_pem(), _test_file())
+        pem = _test_pem()
+        return _parse(pem, pem, _test_file())
     if not all(paths):
         raise ConfigError(
             f"content credentials: set both {CERT_VARIABLE} (PEM of the certificates) and "
@@ -56,30 +57,30 @@ def credential() -> Credential:
             parts.append(Path(str(path)).read_text())
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read as a PEM file ({error}).") from error
-    return _parse("\n".join(parts), Path(str(paths[1])))
+    return _parse(parts[0], parts[1], Path(str(paths[1])))
 
 
-def _parse(pem: str, where: Path) -> Credential:
+def _parse(certificates: str, secret: str, where: Path) -> Credential:
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(_blocks(pem, "PRIVATE KEY").encode(), None)
-        chain = x509.load_pem_x509_certificates(_blocks(pem, "CERTIFICATE").encode())
+        key = load_pem_private_key(_blocks(secret, "PRIVATE KEY").encode(), None)
+        chain = x509.load_pem_x509_certificates(_blocks(certificates, "CERTIFICATE").encode())
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"{where}: no certificate with its private key in PEM, without a password ({error})."
         ) from error
     if key.public_key() != chain[0].public_key():
         raise ConfigError(f"{where}: not the private key of the first certificate.")
-    secret = key.private_bytes(
+    own = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    certificates = b"".join(part.public_bytes(serialization.Encoding.PEM) for part in chain)
-    return Credential(_algorithm(key, where), certificates.decode(), secret.decode())
+    whole = b"".join(part.public_bytes(serialization.Encoding.PEM) for part in chain)
+    return Credential(_algorithm(key, where), whole.decode(), own.decode())
 
 
 def _algorithm(key: Any, where: Path) -> str:
