@@ -86,6 +86,7 @@ def test_the_statistic_is_what_its_definition_says() -> None:
 
 def test_the_bound_is_hoeffdings() -> None:
     assert judge(6.0, 3.0).false_alarm == pytest.approx(TRIALS * np.exp(-18))
+    assert 0 < judge(60.0, 3.0).false_alarm < 1e-299
     assert judge(-3.0, 3.0).false_alarm == 1.0
     assert judge(6.0, 3.0).found and not judge(5.8, 3.0).found
 
