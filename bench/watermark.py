@@ -53,7 +53,9 @@ SIZES: Final = (1.0, 0.5, 0.7, 1.4)  # of the re-encoded clip, in parts of the m
 PIECE: Final = 2.0  # seconds of a real clip
 
 
-def clips(synthesizer: Synthesizer, folder: Path, seconds: float, count: int) -> Iterator[list]:
+def clips(
+    synthesizer: Synthesizer, folder: Path, seconds: float, count: int
+) -> Iterator[list[np.ndarray]]:
     """Enlarged frames of generated clips, the driving speech cut where it was not cut before."""
     rate, made = synthesizer.spec.sample_rate, 0
     length = round(seconds * rate)
@@ -122,11 +124,12 @@ def main() -> None:
         marked, again = Path(folder) / "marked.mp4", Path(folder) / "again.mp4"
         for frames in clips(synthesizer, options.speech, options.seconds, options.count):
             plain = np.stack(list(Marker(KEY, label=False, fps=fps).mark(frames)))
-            error = np.square(plain.astype(np.float32) - np.stack(frames)).mean()
+            original = np.stack(frames)
+            error = np.square(plain.astype(np.float32) - original).mean()
             psnr.append(10 * math.log10(255**2 / error))
             some = slice(0, None, 30)
             pair = [torch.from_numpy(np.stack(part)[some]).movedim(-1, 1).float() / 127.5 - 1
-                    for part in (plain, frames)]  # fmt: skip
+                    for part in (plain, original)]  # fmt: skip
             likeness.append(float(ssim(pair[0], pair[1]).mean()))
             marker = Marker(KEY, fps=fps)
             started = time.process_time()
