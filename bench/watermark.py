@@ -128,7 +128,7 @@ def main() -> None:
             error = np.square(plain.astype(np.float32) - original).mean()
             psnr.append(10 * math.log10(255**2 / error))
             some = slice(0, None, 30)
-            pair = [torch.from_numpy(np.stack(part)[some]).movedim(-1, 1).float() / 127.5 - 1
+            pair = [torch.from_numpy(part[some]).movedim(-1, 1).float() / 127.5 - 1
                     for part in (plain, original)]  # fmt: skip
             likeness.append(float(ssim(pair[0], pair[1]).mean()))
             marker = Marker(KEY, fps=fps)
