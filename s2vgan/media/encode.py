@@ -4,7 +4,7 @@ import io
 import os
 import uuid
 import wave
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ def write_video(
     *,
     crf: int = 18,
     preset: str = "veryfast",
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write an MP4 (H.264, AAC), whole or not at all. Picture and sound both start at 0.
 
@@ -34,6 +35,7 @@ def write_video(
         sample_rate: of the sound in Hz; kept in the file.
         crf: quality of H.264, 0 to 51, lower is better.
         preset: speed of the encoder, an x264 name.
+        metadata: tags of the file, such as ``title`` and ``comment``.
 
     Raises:
         ValueError: if there is no frame.
@@ -45,6 +47,7 @@ def write_video(
         with av.open(
             str(temporary), "w", format="mp4", options={"movflags": "+faststart"}
         ) as output:
+            output.metadata.update(metadata or {})
             for _ in _encode(output, frames, fps, audio, sample_rate, crf, preset, 10 * fps):
                 pass
         os.replace(temporary, path)
@@ -94,6 +97,7 @@ def encode_fragmented(
     *,
     crf: int = 20,
     preset: str = "ultrafast",
+    metadata: Mapping[str, str] | None = None,
 ) -> Iterator[bytes]:
     """Encode a fragmented MP4 that a browser plays while it arrives; a fragment holds 1 s.
 
@@ -104,6 +108,7 @@ def encode_fragmented(
         sample_rate: of the sound in Hz.
         crf: quality of H.264, 0 to 51, lower is better.
         preset: speed of the encoder, an x264 name.
+        metadata: tags of the file, such as ``title`` and ``comment``.
 
     Yields:
         Non-empty pieces of the file, in order.
@@ -116,6 +121,7 @@ def encode_fragmented(
     # the sound comes 64 ms late (1,024 samples of AAC at 16 kHz).
     options = {"movflags": "+frag_keyframe+delay_moov+default_base_moof"}
     with av.open(pipe, "w", format="mp4", options=options) as output:
+        output.metadata.update(metadata or {})
         for _ in _encode(output, frames, fps, audio, sample_rate, crf, preset, fps):
             if pipe.parts:
                 yield pipe.take()
