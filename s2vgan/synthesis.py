@@ -12,7 +12,7 @@ from torch import Tensor
 from s2vgan import artifact
 from s2vgan.config import Config
 from s2vgan.errors import ConfigError
-from s2vgan.models import TalkingFace
+from s2vgan.models import TalkingFace, folded
 from s2vgan.spec import GroupSpec
 from s2vgan.streams import BLOCK, Stream, advance
 
@@ -29,7 +29,7 @@ class Synthesizer:
     """
 
     def __init__(self, model: artifact.LoadedModel) -> None:
-        self._face = model.face
+        self._face = folded(model.face)
         self.config: Config = model.config
         self.spec: GroupSpec = model.spec
         self.manifest: dict[str, Any] = model.manifest

@@ -36,12 +36,12 @@ MODELS = {
 }  # fmt: skip
 
 
-def random_model(model: ModelConfig) -> LoadedModel:
+def random_model(model: ModelConfig, strength: float = 0.15) -> LoadedModel:
     """A model in which seed, pose, person and state all show in the frames."""
     torch.manual_seed(1)
     face = build_face(model, SPEC)
     for weight in face.parameters():
-        weight.data += 0.15 * torch.randn_like(weight)
+        weight.data += strength * torch.randn_like(weight)
     for module in face.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             assert module.running_mean is not None and module.running_var is not None
