@@ -71,9 +71,7 @@ class Wav2LipSized(nn.Module):
         for stage, (outputs, residuals) in enumerate(DECODER):
             stride, extra = (2, 1) if stage else (1, 0)
             up = nn.ConvTranspose2d(inputs, outputs, 3, stride, extra and 1, extra)
-            self.decoder.append(
-                nn.Sequential(Layer(up, outputs), *_residuals(outputs, residuals))
-            )
+            self.decoder.append(nn.Sequential(Layer(up, outputs), *_residuals(outputs, residuals)))
             inputs = outputs + skips[stage]
         self.picture = nn.Sequential(_layer(inputs, 32), nn.Conv2d(32, 3, 1), nn.Sigmoid())
 

@@ -71,7 +71,9 @@ class OneGroup(nn.Module):
         parts = dict(zip(self.inputs, given, strict=True))
         audio = parts["audio"]
         z = parts.get("z", audio.new_zeros(audio.shape[0], 0))
-        pose = parts.get("pose", audio.new_zeros(audio.shape[0], self.face.spec.frames_per_group, 0))
+        pose = parts.get(
+            "pose", audio.new_zeros(audio.shape[0], self.face.spec.frames_per_group, 0)
+        )
         frames = self.face.speak(
             audio.unsqueeze(1),
             z.unsqueeze(1),
