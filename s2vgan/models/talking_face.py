@@ -70,7 +70,7 @@ class TalkingFace(Face):
         if isinstance(reference, Identity):
             identity = reference
         else:
-            identity = self.identity and self.identity(reference, len(audio))
+            identity = self.identity and self.identity(reference, audio.shape[0])
         if self.config.carry_state:
             frames = self.generator(condition, state, identity)
         else:  # every group starts anew, whatever came before it
