@@ -44,7 +44,8 @@ def test_parity_over_groups_and_batches(kind: str, tmp_path: Path) -> None:
         z, pose = torch.randn(batch, 3, config.z_dim), torch.randn(batch, 3, 3, config.pose_dim)
         reference = torch.rand(batch, 3, 32, 32) * 2 - 1 if config.identity else None
         with torch.inference_mode():
-            state = model.face.first_state(model.face.identify(reference)).expand(batch, -1, -1, -1)
+            people = [None] * batch if reference is None else reference.split(1)
+            state = torch.cat([model.face.first_state(model.face.identify(who)) for who in people])
             expected = model.face.speak(audio, z, pose, state, reference).numpy()
         held, parts = state.numpy(), []
         for group in range(3):
