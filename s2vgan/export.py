@@ -27,6 +27,9 @@ class MelByConvolution(nn.Module):
         mel: power spectrogram, centred, with reflected ends.
     """
 
+    waves: Tensor
+    bands: Tensor
+
     def __init__(self, mel: torchaudio.transforms.MelSpectrogram) -> None:
         super().__init__()
         self.hop, self.size = mel.hop_length, mel.n_fft

@@ -4,6 +4,7 @@ import ast
 import base64
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tests.test_streams import MODELS, SPEC, random_model, random_speech
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
-def session(path: Path) -> "onnxruntime.InferenceSession":
+def session(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
