@@ -67,10 +67,11 @@ class TalkingFace(Face):
         """
         code = self.encode(audio)
         condition = torch.cat([z, code, pose.flatten(2)], -1)
+        identity: Identity | None = None
         if isinstance(reference, Identity):
             identity = reference
-        else:
-            identity = self.identity and self.identity(reference, audio.shape[0])
+        elif self.identity is not None:
+            identity = self.identity(reference, audio.shape[0])
         if self.config.carry_state:
             frames = self.generator(condition, state, identity)
         else:  # every group starts anew, whatever came before it
