@@ -1,4 +1,4 @@
-"""The command line: ``s2vgan demo | data | train | evaluate | speak | detect | mlflow``.
+"""The command line: ``s2vgan demo | data | train | evaluate | speak | detect | export | mlflow``.
 
 What a command needs is imported when it runs: ``s2vgan --help`` answers at once.
 """
@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
@@ -356,6 +357,26 @@ def _detect(arguments: Namespace) -> int:
     return 0 if told.watermark.found else 1
 
 
+def _export_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Write a model as an ONNX graph that makes one group of frames. Its inputs and "
+        "outputs are in docs/serving.md."
+    )
+    parser.add_argument("--model", type=str, required=True, help=MODEL_HELP)
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument("--format", type=Literal["onnx"], default="onnx", help="of the file")
+    return parser
+
+
+def _export(arguments: Namespace) -> None:
+    from s2vgan import artifact
+    from s2vgan.export import export_onnx
+    from s2vgan.tracking import fetch_model
+
+    export_onnx(artifact.load(fetch_model(arguments.model)), arguments.out)
+    print(f"{arguments.out}: {arguments.out.stat().st_size / 2**20:.1f} MB.")
+
+
 def _mlflow_parser() -> ArgumentParser:
     parser = ArgumentParser(
         description="Show the tracked runs and models in MLflow's pages. With --deliver, tell "
@@ -385,6 +406,7 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
     "evaluate": (_evaluate_parser, _evaluate),
     "speak": (_speak_parser, _speak),
     "detect": (_detect_parser, _detect),
+    "export": (_export_parser, _export),
     "mlflow": (_mlflow_parser, _mlflow),
 }
 

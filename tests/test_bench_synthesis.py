@@ -1,0 +1,52 @@
+"""The parts of the synthesis bench that need no measurement. It is not run here: a minute."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from s2vgan.spec import GroupSpec
+
+BENCH = Path(__file__).resolve().parents[1] / "bench"
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Any]:
+    """bench/synthesis.py as a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCH))
+        yield importlib.import_module("synthesis")
+    del sys.modules["synthesis"]
+
+
+def test_the_other_generator_has_the_published_size(bench: Any) -> None:
+    generator = bench.Wav2LipSized().eval()
+    parameters = sum(weight.numel() for weight in generator.parameters())
+    assert abs(parameters / 36.3e6 - 1) < 0.02
+    with torch.inference_mode():
+        frame = generator(torch.zeros(1, *bench.MEL_SHAPE), torch.zeros(1, 6, 96, 96))
+    assert frame.shape == (1, 3, 96, 96) and 0 <= frame.min() <= frame.max() <= 1
+
+
+def test_figures_of_known_times(bench: Any) -> None:
+    """A group costs 1 ms everywhere, a frame of the other generator 10 ms, encoding nothing."""
+    groups = bench.SECONDS * 10
+    seconds = {
+        "live": groups, "file": groups, "encode": 0, "trained": 2 * bench.GROUPS,
+        "folded": bench.GROUPS, "compiled": bench.GROUPS, "onnx": bench.GROUPS,
+        "onnx_8": 8 * bench.GROUPS, "together_8": 4 * bench.GROUPS,
+        "together_24": 24 * bench.GROUPS, "wav2lip": 10 * bench.GROUPS, "wav2lip_24": 240,
+    }  # fmt: skip
+    spent = {name: [value / 1000] * 3 for name, value in seconds.items()}
+    pixels = 3 * 64**2 / 96**2
+    assert bench.figures_of(spent, GroupSpec()) == pytest.approx(
+        {
+            "rtf": 0.01, "rtf_file": 0.01, "encode_share": 0, "fold_gain": 2, "compile_gain": 2,
+            "onnx_gain": 2, "batch_gain_8": 2, "batch_gain_24": 1, "onnx_batch_gain_8": 1,
+            "vs_wav2lip": 10 * pixels, "vs_wav2lip_batched": 20 * pixels,
+        }
+    )  # fmt: skip
