@@ -1,6 +1,7 @@
 """Metrics; each declares its range, its direction and its source.
 
-``image`` and ``mouth`` hold the measures, ``perceptual`` LPIPS, ``registry`` the metrics by name.
+``image`` and ``mouth`` hold the measures, ``perceptual`` LPIPS, ``registry`` the metrics by name,
+``score`` the one number that a sweep maximises.
 """
 
 from s2vgan.metrics.image import DATA_RANGE, mse, psnr, ssim, ssim_map, to_float
@@ -14,9 +15,9 @@ from s2vgan.metrics.registry import (
     Stretch,
     estimate,
     measure,
-    score,
     values,
 )
+from s2vgan.metrics.score import score
 
 __all__ = [
     "DATA_RANGE",
