@@ -6,7 +6,16 @@ no process-wide state, so that a driver, a worker and a test can each have their
 """
 
 from s2vgan.tracking.delivery import Delivery, deliver, is_delivered
-from s2vgan.tracking.registry import ALIAS, CHAMPION, MODEL, fetch_model, register, resolve
+from s2vgan.tracking.registry import (
+    ALIAS,
+    CHAMPION,
+    MODEL,
+    crown,
+    fetch_model,
+    find_champion,
+    register,
+    resolve,
+)
 from s2vgan.tracking.runs import EXPERIMENT, Tracker
 from s2vgan.tracking.store import tracking_uri
 from s2vgan.tracking.ui import serve_ui
@@ -18,8 +27,10 @@ __all__ = [
     "MODEL",
     "Delivery",
     "Tracker",
+    "crown",
     "deliver",
     "fetch_model",
+    "find_champion",
     "is_delivered",
     "register",
     "resolve",

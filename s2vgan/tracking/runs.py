@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s2vgan.tracking.store import (
@@ -117,6 +118,17 @@ class Tracker:
             return
         run_id = self.run_id
         self._attempt(lambda client: log_dataset(client, run_id, sha256, name, source, context))
+
+    def log_files(self, *paths: Path) -> None:
+        """Store files with the run."""
+        if self.run_id is not None:
+            run_id = self.run_id
+
+            def store(client: "MlflowClient") -> None:
+                for path in paths:
+                    client.log_artifact(run_id, str(path))
+
+            self._attempt(store)
 
     def set_tag(self, name: str, value: str) -> None:
         """Set a tag of the run."""
