@@ -1,9 +1,10 @@
-"""The command line: ``s2vgan demo | data | train | evaluate | speak | mlflow``.
+"""The command line: ``s2vgan demo | data | train | evaluate | speak | lineage | mlflow``.
 
 What a command needs is imported when it runs: ``s2vgan --help`` answers at once.
 """
 
 import dataclasses
+import json
 import os
 import re
 import sys
@@ -285,6 +286,26 @@ def _speak(arguments: Namespace) -> None:
     print(f"{arguments.out}: {len(speech) / spec.sample_rate:.1f} s of speech.")
 
 
+def _lineage_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Tell where a model comes from: version, run, configuration, commit, dataset "
+        "and the videos it was made of."
+    )
+    parser.add_argument("model", type=str, help=MODEL_HELP)
+    parser.add_argument(
+        "--data", type=str | None, help="where the dataset is now, if not where it was in training"
+    )
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    return parser
+
+
+def _lineage(arguments: Namespace) -> None:
+    from s2vgan.tracking import trace
+
+    found = trace(arguments.model, data=arguments.data)
+    print(json.dumps(found.to_dict(), indent=2) if arguments.json else found)
+
+
 def _mlflow_parser() -> ArgumentParser:
     parser = ArgumentParser(
         description="Show the tracked runs and models in MLflow's pages. With --deliver, tell "
@@ -313,6 +334,7 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], No
     "train": (_train_parser, _train),
     "evaluate": (_evaluate_parser, _evaluate),
     "speak": (_speak_parser, _speak),
+    "lineage": (_lineage_parser, _lineage),
     "mlflow": (_mlflow_parser, _mlflow),
 }
 

@@ -6,6 +6,7 @@ no process-wide state, so that a driver, a worker and a test can each have their
 """
 
 from s2vgan.tracking.delivery import Delivery, deliver, is_delivered
+from s2vgan.tracking.lineage import Lineage, trace
 from s2vgan.tracking.registry import (
     ALIAS,
     CHAMPION,
@@ -26,6 +27,7 @@ __all__ = [
     "EXPERIMENT",
     "MODEL",
     "Delivery",
+    "Lineage",
     "Tracker",
     "crown",
     "deliver",
@@ -35,5 +37,6 @@ __all__ = [
     "register",
     "resolve",
     "serve_ui",
+    "trace",
     "tracking_uri",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from s2vgan.errors import RunError
 from s2vgan.tracking.store import connect, database_of, first_line, tracking_uri
@@ -15,6 +15,8 @@ ALIAS = "champion"
 CHAMPION = f"models:/{MODEL}@{ALIAS}"
 
 _SCHEMES = ("models:/", "runs:/")
+
+T = TypeVar("T")
 
 
 def register(
@@ -84,7 +86,7 @@ def crown(version: str, uri: str | None = None) -> None:
         client.set_registered_model_alias(MODEL, ALIAS, version)
         return version
 
-    _ask(f"models:/{MODEL}/{version}", uri, point)
+    ask(f"models:/{MODEL}/{version}", uri, point)
 
 
 def find_champion(uri: str | None = None) -> str | None:
@@ -122,7 +124,7 @@ def resolve(ref: str, uri: str | None = None) -> str:
     def version_of(client: "MlflowClient") -> str:
         return str(client.get_model_version_by_alias(name, alias).version)
 
-    return f"models:/{name}/{_ask(ref, uri, version_of)}"
+    return f"models:/{name}/{ask(ref, uri, version_of)}"
 
 
 def fetch_model(ref: str, uri: str | None = None) -> Path:
@@ -153,11 +155,23 @@ def fetch_model(ref: str, uri: str | None = None) -> Path:
         # A local store answers with its own folder; anything else is copied to a new one.
         return str(mlflow.artifacts.download_artifacts(source, tracking_uri=store))
 
-    return artifact.find(_ask(ref, store, download))
+    return artifact.find(ask(ref, store, download))
 
 
-def _ask(ref: str, uri: str | None, question: "Callable[[MlflowClient], str]") -> str:
-    """Ask MLflow for a model, with a sentence for every way in which there is none."""
+def ask(ref: str, uri: str | None, question: "Callable[[MlflowClient], T]") -> T:
+    """Ask MLflow for a model, with a sentence for every way in which there is none.
+
+    Args:
+        ref: of the model, for the sentence.
+        uri: of the store, :func:`tracking_uri` by default.
+        question: put to a client of the store.
+
+    Returns:
+        The answer.
+
+    Raises:
+        RunError: if there is no such model, or MLflow fails.
+    """
     uri = uri or tracking_uri()
     answer = _answer(ref, uri, question)
     if answer is None:
@@ -168,7 +182,7 @@ def _ask(ref: str, uri: str | None, question: "Callable[[MlflowClient], str]") -
     return answer
 
 
-def _answer(ref: str, uri: str, question: "Callable[[MlflowClient], str]") -> str | None:
+def _answer(ref: str, uri: str, question: "Callable[[MlflowClient], T]") -> T | None:
     """Ask MLflow for a model; None if there is none."""
     database = database_of(uri)
     if database is not None and not database.is_file():
