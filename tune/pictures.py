@@ -30,9 +30,9 @@ def parallel_coordinates(trials: Sequence[Trial]) -> bytes:
     panel = figure.subplots()
     low, span = min(trial.score for trial in shown), _span(shown)
     for number, trial in reversed(list(enumerate(shown))):  # the best on top
-        height = [places[number] for places, _ in columns]
+        heights = [places[number] for places, _ in columns]
         colour = _COLOURS(0.95 * (trial.score - low) / span)
-        panel.plot(range(len(fields)), height, color=colour, lw=2.6 if number == 0 else 1.4)
+        panel.plot(range(len(fields)), heights, color=colour, lw=2.6 if number == 0 else 1.4)
     for place, (_, ticks) in enumerate(columns):
         panel.axvline(place, color=_RULE, lw=1, zorder=0)
         for height, text in ticks:
