@@ -33,6 +33,7 @@ from s2vgan import demo, extraction, ledger
 from s2vgan.known import Options
 from s2vgan.runlog import read_log
 from s2vgan.spec import GroupSpec
+from tune import console
 from tune.search import METRIC, make_scheduler, make_tuner
 from tune.space import trial_name
 
@@ -55,7 +56,8 @@ def asha_steps(folder: Path, orders: int) -> float:
 
     from s2vgan import cluster
 
-    os.environ.setdefault("PYTHONPATH", f"{ROOT}:{ROOT / 'bench'}")
+    console.quiet()
+    os.environ["PYTHONPATH"] = f"{ROOT}:{ROOT / 'bench'}"  # of Ray's workers
     cluster.connect()
     shares = []
     for seed in range(orders):
@@ -72,12 +74,12 @@ def asha_steps(folder: Path, orders: int) -> float:
             stopper=None,
             callbacks=[],
         ).fit()
-        best = trial_name(results.get_best_result().config["point"])
+        found = [results[number].metrics or {} for number in range(len(results))]
+        best = max(found, key=lambda last: last[METRIC])["config"]["point"]
         winner = max(final, key=lambda name: final[name])
-        if best != winner:
+        if trial_name(best) != winner:
             raise SystemExit(f"order {seed}: ASHA found {best}, the grid {winner}")
-        steps = [results[number].metrics["step"] for number in range(len(results))]
-        shares.append(sum(steps) / total(points))
+        shares.append(sum(last["step"] for last in found) / total(points))
         print(f"order {seed}: {shares[-1]:.3f} of the grid's steps, the same winner")
     return float(np.mean(shares))
 

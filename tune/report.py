@@ -13,6 +13,7 @@ from tune import pictures
 from tune.effects import Log, common_step, kind_effect, levels
 from tune.promotion import Promotion
 from tune.search import METRIC
+from tune.space import KIND
 from tune.trials import RUNS_FOLDER, Trial
 
 REPORT_FILE = "report.html"
@@ -75,7 +76,8 @@ def write(
         temporary.write_bytes(content)
         temporary.replace(folder / name)
     step = common_step({trial.name: logs[trial.name] for trial in read})
-    fields = [name for name, values in settings["space"].items() if "," in values or ".." in values]
+    tried = settings["space"].items()  # the kinds have a section of their own
+    fields = [name for name, text in tried if name != KIND and ("," in text or ".." in text)]
     page = Environment(
         loader=PackageLoader("tune"),
         autoescape=True,

@@ -208,4 +208,5 @@ def _line(source: Source) -> str:
     part = ""
     if source.start or source.end is not None:
         part = f" from {source.start:g} s to {'its end' if source.end is None else source.end}"
-    return f"{source.source}{part}, {source.groups} groups, sha256 {source.sha256[:12]}"
+    content = f", sha256 {source.sha256[:12]}" if source.sha256 else ""
+    return f"{source.source}{part}, {source.groups} groups{content}"

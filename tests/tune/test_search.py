@@ -40,7 +40,8 @@ def simulate(landscape: Any, seed: int, slots: int) -> tuple[str, int]:
     points = landscape.shuffled(seed)
     scheduler: Any = make_scheduler("asha", landscape.TRAIN)
     scheduler.set_search_properties(METRIC, "max")
-    waiting, running = list(points), []
+    waiting = list(points)
+    running: list[tuple[FakeTrial, Iterator[dict[str, Any]]]] = []
     steps = 0
     last: dict[str, float] = {}
     while waiting or running:
