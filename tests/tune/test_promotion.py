@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from s2vgan import tracking
+from s2vgan.config import Config, TrainConfig
 from s2vgan.errors import RunError
 from s2vgan.tracking.store import connect
 from tests.test_score import row
 from tune import promotion
-from tune.promotion import promote
+from tune.promotion import promote, retrain
 from tune.search import METRIC
 from tune.trials import Trial
 
@@ -140,3 +141,26 @@ def test_no_model_no_champion(court: Court) -> None:
     with pytest.raises(RunError, match=r"no trial gave a model \(the disk is full\)"):
         promote(failed, court.folder, "data")
     assert not court.folder.exists()
+
+
+def test_a_winner_is_trained_anew_for_longer_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[Any, ...]] = []
+
+    def make_trainer(config: Config, data: str, run: Path, workers: int, **more: Any) -> str:
+        begun.append((config, data, run, workers, more))
+        return "trainer"
+
+    def fit(trainer: str, run: Path) -> None:
+        run.mkdir()
+        (run / "run.json").write_text(json.dumps({"status": "FINISHED"}))
+
+    monkeypatch.setattr(promotion, "make_trainer", make_trainer)
+    monkeypatch.setattr(promotion, "fit", fit)
+    base = Config(train=TrainConfig(steps=100, minutes=2, lr_g=3e-4))
+    for _ in range(2):
+        assert retrain(base, "data", tmp_path, 2, 3.0, "parent") == tmp_path / "winner"
+    [(config, data, run, workers, more)] = begun
+    assert config == Config(train=TrainConfig(steps=300, minutes=6, lr_g=3e-4))
+    assert (data, run, workers) == ("data", tmp_path / "winner", 2) and more["parent"] == "parent"
