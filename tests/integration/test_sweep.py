@@ -21,7 +21,7 @@ from tune.settings import Sweep
 from tune.space import KIND, LR_D, LR_G, Choices, Space, trial_name
 from tune.sweep import run
 
-EVERY = 10  # steps between evaluations of the sweep that is killed
+STEPS, EVERY = 150, 10  # of the trials that are killed, and between their evaluations
 
 
 @pytest.mark.ray
@@ -99,7 +99,7 @@ def test_a_killed_worker_resumes_and_a_killed_driver_trains_nothing_twice(
     command = [
         sys.executable, "tune/sweep.py", "--data", str(toy_data), "--out", str(sweep),
         "--lr-g", "1e-4", "2e-4", "4e-4", "--lr-d", "1e-4", "--kinds", "gru", "--scheduler", "fifo",
-        "--steps", "400", "--model.width", "4", "--train.batch", "4", "--train.pretrain_steps", "2",
+        "--steps", str(STEPS), "--model.width", "4", "--train.batch", "4", "--train.pretrain_steps", "2",
         "--train.evaluate_every", str(EVERY),
     ]  # fmt: skip
 
@@ -150,7 +150,7 @@ def test_a_killed_worker_resumes_and_a_killed_driver_trains_nothing_twice(
             line for line in map(json.loads, kept[trial].splitlines()) if "loss_g" in line
         ]
     for trial in runs():
-        assert steps(trial) == list(range(EVERY, 401, EVERY))
+        assert steps(trial) == list(range(EVERY, STEPS + 1, EVERY))
         first = (trial / "metrics.jsonl").read_text()[:500]
         assert trial not in reached or first == kept[trial][:500], "not from the start"
     told = json.loads((sweep / "trials.json").read_text())
