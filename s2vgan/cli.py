@@ -1,4 +1,4 @@
-"""The command line: ``s2vgan demo | data | train | evaluate | speak | detect | export | mlflow``.
+"""The command line: ``s2vgan demo | data | train | evaluate | speak | ...``; COMMANDS has them all.
 
 What a command needs is imported when it runs: ``s2vgan --help`` answers at once.
 """
@@ -377,6 +377,26 @@ def _export(arguments: Namespace) -> None:
     print(f"{arguments.out}: {arguments.out.stat().st_size / 2**20:.1f} MB.")
 
 
+def _lineage_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Tell where a model comes from: version, run, configuration, commit, dataset "
+        "and the videos it was made of."
+    )
+    parser.add_argument("model", type=str, help=MODEL_HELP)
+    parser.add_argument(
+        "--data", type=str | None, help="where the dataset is now, if not where it was in training"
+    )
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    return parser
+
+
+def _lineage(arguments: Namespace) -> None:
+    from s2vgan.tracking import trace
+
+    found = trace(arguments.model, data=arguments.data)
+    print(json.dumps(found.to_dict(), indent=2) if arguments.json else found)
+
+
 def _mlflow_parser() -> ArgumentParser:
     parser = ArgumentParser(
         description="Show the tracked runs and models in MLflow's pages. With --deliver, tell "
@@ -407,6 +427,7 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
     "speak": (_speak_parser, _speak),
     "detect": (_detect_parser, _detect),
     "export": (_export_parser, _export),
+    "lineage": (_lineage_parser, _lineage),
     "mlflow": (_mlflow_parser, _mlflow),
 }
 

@@ -12,6 +12,8 @@ from typing import Final
 
 import ray
 
+from s2vgan.errors import ServiceError
+
 LOGICAL_PER_CORE: Final = 4
 LEAST_LOGICAL: Final = 8
 RESERVABLE: Final = 0.5  # share of the logical CPUs that workers may reserve; the rest is Ray's
@@ -89,11 +91,21 @@ def train_resources(workers: int, *, trials: int = 1, gpu: bool = False) -> dict
     return resources | {"GPU": 1.0} if gpu else resources
 
 
-def trial_slots(workers: int, *, gpu: bool = False) -> int:
-    """Trials of so many workers that may run at a time: as many as have a core (or GPU) each."""
-    available = ray.cluster_resources()
-    have = available.get("GPU", 0.0) if gpu else cores() if is_local() else _reservable()
-    return max(1, int(have) // max(1, workers))
+def trial_slots(workers: int) -> int:
+    """Trials of so many workers that may run at a time: as many as have a GPU or a core each.
+
+    Raises:
+        ServiceError: if not even one has; it would train for ever, or wait for ever.
+    """
+    gpus = int(ray.cluster_resources().get("GPU", 0.0))
+    cpus = cores() if is_local() else int(_reservable())
+    slots = (gpus if gpus >= workers else cpus) // workers
+    if not slots:
+        raise ServiceError(
+            f"a trial of {workers} workers needs {workers} cores or GPUs, and there are {cpus} "
+            f"cores for trials and {gpus} GPUs: lower --workers, or add nodes to the cluster first."
+        )
+    return slots
 
 
 def _cpus() -> float:

@@ -21,6 +21,14 @@ FROZEN: Final = 0.1  # motion or change of the mouth, ratio to real
 DEAF: Final = 0.1  # change of the mouth with other speech, ratio to real; mouth_r over shuffled
 BLURRED, NOISY = 0.2, 3.0  # sharpness, ratio to real
 
+# How the sentences begin about what more training does not mend: a sweep stops such a trial.
+HOPELESS: Final = (
+    "D has won",
+    "The outputs have collapsed",
+    "G ignores the speech",
+    "The mouth moves, but not with the speech",
+)
+
 
 def find(
     config: Config,

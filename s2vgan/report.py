@@ -117,8 +117,8 @@ def _track(evaluation: Evaluation, data: str, folder: Path) -> None:
         for name, found in row["metrics"].items()
     }
     tracker.log_metrics(numbers, 0)
-    for name in (METRICS_FILE, REPORT_FILE, MARKDOWN_FILE, LATEX_FILE):
-        tracker.log_file(folder / name)
+    files = (METRICS_FILE, REPORT_FILE, MARKDOWN_FILE, LATEX_FILE)
+    tracker.log_files(*(folder / name for name in files))
     tracker.finish()
 
 

@@ -1,6 +1,7 @@
 import pytest
 
 from s2vgan import cluster
+from s2vgan.errors import ServiceError
 
 
 @pytest.mark.ray
@@ -22,7 +23,9 @@ def test_no_stage_can_starve_another(ray_cluster: None, workers: int, trials: in
 @pytest.mark.ray
 def test_trials_do_not_outnumber_the_cores(ray_cluster: None) -> None:
     assert cluster.trial_slots(1) == cluster.cores()
-    assert cluster.trial_slots(10 * cluster.cores()) == 1
+    assert cluster.trial_slots(cluster.cores()) == 1
+    with pytest.raises(ServiceError, match=f"needs 99 cores or GPUs, and .* {cluster.cores()} cor"):
+        cluster.trial_slots(99)
 
 
 @pytest.mark.ray
@@ -43,4 +46,13 @@ def test_a_joined_cluster_may_grow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gpu_workers_have_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 64.0, "GPU": 8.0})
     assert cluster.train_resources(8, gpu=True) == {"CPU": 1.0, "GPU": 1.0}
-    assert cluster.trial_slots(2, gpu=True) == 4
+    assert cluster.trial_slots(2) == 4
+
+
+def test_trials_of_a_cluster_without_nodes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 0.0})
+    with pytest.raises(ServiceError, match="0 cores for trials and 0 GPUs"):
+        cluster.trial_slots(1)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 16.0, "GPU": 1.0})
+    assert cluster.trial_slots(2) == 4, "too few GPUs for a trial: it runs on CPUs"

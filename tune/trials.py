@@ -1,51 +1,108 @@
-"""What became of a sweep's trials: the table, and the winner's way to the registry."""
+"""A trial: the Ray Train run that Ray Tune starts for it, and what became of it."""
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from s2vgan import artifact, tracking
-from s2vgan.config import TrainConfig
-from s2vgan.errors import RunError
-from s2vgan.files import write_text
-from s2vgan.runlog import read_log, read_run
+from ray.tune.integration.ray_train import TuneReportCallback
 
-METRIC = "val/score"  # higher is better; defined in s2vgan/metrics
-SHOWN = (METRIC, "val/mouth_r", "val/ssim", "val/l1")
-RESULT_FILE, RUNS_FOLDER = "trials.json", "trials"
+from s2vgan.config import Config, TrainConfig
+from s2vgan.files import write_text
+from s2vgan.runlog import read_log, read_run, update_run
+from s2vgan.tracking import Delivery
+from s2vgan.train import ERROR_FILE, fit, make_trainer
+from tune.search import METRIC, hopeless, point_of
+from tune.space import Point, trial_config, trial_name
+
+RUNS_FOLDER, POINT_FILE = "trials", "point.json"
+
+Status = Literal["done", "early", "stopped", "failed"]
+
+
+def run_trial(
+    space: dict[str, Any],
+    *,
+    base: dict[str, Any],
+    kinds: tuple[str, ...],
+    data: str,
+    runs: str,
+    trials: int,
+    workers: int,
+    store: str,
+    parent: str | None,
+) -> None:
+    """What Ray Tune runs for each trial: one Ray Train job.
+
+    Args:
+        space: the trial's point, in Ray Tune's words for it.
+        base: configuration, as plain values.
+        kinds: of models.
+        data: dataset.
+        runs: folder of all trials' runs.
+        trials: at a time.
+        workers: of Ray Train.
+        store: MLflow URI.
+        parent: the sweep's MLflow run.
+    """
+    point = point_of(space, kinds)
+    config = trial_config(Config.from_dict(base), point)
+    run = Path(runs) / trial_name(point)
+    write_text(run / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
+    write_text(run / POINT_FILE, json.dumps(point) + "\n")
+    # Without this callback the scheduler would see a trial's last reading only.
+    callbacks = [TuneReportCallback()]
+    trainer = make_trainer(
+        config,
+        data,
+        run,
+        workers,
+        callbacks=callbacks,
+        parent=parent,
+        tracking=store,
+        trials=trials,
+    )
+    fit(trainer, run)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of one point of the grid.
+    """What became of one point.
 
     Attributes:
         name: of its run, a folder of SWEEP/trials.
-        params: kind, lr_g and lr_d.
-        status: done, early (stopped by the scheduler) or failed.
+        point: what it tried, by the names of fields.
+        status: done: its budget is spent; early: the scheduler let better ones go on; stopped:
+            more training would not have mended it; failed.
         step: of its latest reading.
         readings: the latest readings on held-out time; empty if there is none.
-        reason: why it failed, in a sentence.
+        reason: why it did not spend its budget, in a sentence; empty if it did.
     """
 
     name: str
-    params: dict[str, Any]
-    status: Literal["done", "early", "failed"]
+    point: Point
+    status: Status
     step: int = 0
     readings: dict[str, float] = dataclasses.field(default_factory=dict)
     reason: str = ""
 
+    @property
+    def score(self) -> float:
+        """Of the latest reading; -1, below every score, if there is none."""
+        return self.readings.get(METRIC, -1.0)
 
-def trial_name(params: dict[str, Any]) -> str:
-    """Name of a trial's run: what it tries, so that a restarted trial finds its own folder."""
-    return f"{params['kind']}_g{params['lr_g']:g}_d{params['lr_d']:g}"
+
+def started_points(folder: Path) -> list[Point]:
+    """Points of the trials that have begun, by name; for a search that finds them as it goes."""
+    files = sorted((folder / RUNS_FOLDER).glob(f"*/{POINT_FILE}"))
+    return [json.loads(file.read_text()) for file in files]
 
 
 def collect(
-    points: Iterable[dict[str, Any]],
+    points: Iterable[Point],
     folder: Path,
     budget: TrainConfig,
     failed: Mapping[str, BaseException],
@@ -53,7 +110,7 @@ def collect(
     """Read every trial's own log: Ray Tune forgets the readings of a trial that it restarts.
 
     Args:
-        points: of the grid.
+        points: that were tried.
         folder: SWEEP.
         budget: of one trial.
         failed: errors by trial's name.
@@ -62,90 +119,54 @@ def collect(
         Trials, best first; those without a reading last.
     """
     trials = [
-        _read(folder / RUNS_FOLDER / trial_name(params), params, budget, failed)
-        for params in points
+        _read(folder / RUNS_FOLDER / trial_name(point), point, budget, failed) for point in points
     ]
-    return sorted(trials, key=lambda trial: -trial.readings.get(METRIC, float("-inf")))
+    return sorted(trials, key=lambda trial: -trial.score)
 
 
 def _read(
-    run: Path, params: dict[str, Any], budget: TrainConfig, failed: Mapping[str, BaseException]
+    run: Path, point: Point, budget: TrainConfig, failed: Mapping[str, BaseException]
 ) -> Trial:
     latest: dict[str, Any] = {}
     for line in read_log(run):
         if METRIC in line:
             latest = line
     if run.name in failed or not latest:
-        told = run / "error.txt"  # where a worker leaves its sentence
+        told = run / ERROR_FILE  # where a worker leaves its sentence
         lines = str(failed.get(run.name, "it gave no reading")).strip().splitlines()
         reason = told.read_text() if told.is_file() else lines[-1]
-        return Trial(run.name, params, "failed", latest.get("step", 0), reason=reason)
+        return Trial(run.name, point, "failed", latest.get("step", 0), reason=reason)
+    readings = {name: value for name, value in latest.items() if name.startswith("val/")}
     spent = budget.minutes > 0 and latest["seconds"] >= 60 * budget.minutes
-    return Trial(
-        run.name,
-        params,
-        "done" if spent or latest["step"] >= budget.steps else "early",
-        latest["step"],
-        {name: value for name, value in latest.items() if name.startswith("val/")},
-    )
+    status: Status = "done"
+    reason = ""
+    if not (spent or latest["step"] >= budget.steps):
+        sign = hopeless(run)
+        status = "stopped" if sign else "early"
+        reason = sign or "the scheduler let better trials go on."
+    return Trial(run.name, point, status, latest["step"], readings, reason)
 
 
-def promote(trials: Sequence[Trial], out: str | Path) -> tuple[Trial, str | None]:
-    """Write SWEEP/trials.json, and register the best trial's model as the champion.
+def settle(trials: Sequence[Trial], folder: Path, store: str) -> None:
+    """Close the books of the trials that Ray Tune ended, and tell MLflow how they ended.
 
-    The same winner is registered once in each MLflow store.
+    A trial that was stopped early is finished, with its model: that was the sweep's decision. The
+    tags ``sweep_status`` and ``sweep_reason`` of its MLflow run say so.
 
-    Returns:
-        The winner, and its registered version; None where MLflow did not track the run.
-
-    Raises:
-        RunError: if no trial gave a model, or MLflow refuses it; trials.json is then there.
+    Args:
+        trials: of :func:`collect`.
+        folder: SWEEP.
+        store: MLflow URI.
     """
-    folder = Path(out).absolute()
-    best = next((trial for trial in trials if trial.readings), None)
-    if best is None:
-        reasons = "; ".join(sorted({trial.reason for trial in trials}))
-        raise RunError(f"{folder}: no trial gave a model ({reasons}).")
-    model = artifact.find(folder / RUNS_FOLDER / best.name)
-    # Not the manifest's: a run that MLflow was told of late has its id in run.json alone.
-    mlflow_run = read_run(folder / RUNS_FOLDER / best.name).get("mlflow_run")
-    file = folder / RESULT_FILE
-    before = json.loads(file.read_text()) if file.is_file() else {}
-    store = tracking.tracking_uri()
-    same = (before.get("winner"), before.get("mlflow")) == (best.name, store)
-    content: dict[str, Any] = {
-        "metric": METRIC,
-        "winner": best.name,
-        "model": str(model),
-        "mlflow": store,
-        "version": before["version"] if same else None,
-        "trials": [dataclasses.asdict(trial) for trial in trials],
-    }
-    write_text(file, json.dumps(content, indent=2) + "\n")
-    if content["version"] is None and mlflow_run:
-        content["version"] = tracking.register(model, mlflow_run, best.readings)
-        write_text(file, json.dumps(content, indent=2) + "\n")
-    return best, content["version"]
-
-
-def is_champion(version: str) -> bool:
-    """Whether the champion is this version: it may have been registered before another."""
-    try:
-        return tracking.resolve(tracking.CHAMPION) == f"models:/{tracking.MODEL}/{version}"
-    except RunError:
-        return False
-
-
-def table(trials: Sequence[Trial]) -> str:
-    """The trials as lines of text, best first."""
-    width = max(len(trial.name) for trial in trials)
-    head = f"{'trial':{width}}  {'status':6}  {'step':>6}" + "".join(f"  {m:>11}" for m in SHOWN)
-    lines = [head]
     for trial in trials:
-        numbers = "".join(
-            f"  {trial.readings[name]:11.4f}" if name in trial.readings else f"  {'-':>11}"
-            for name in SHOWN
-        )
-        lines.append(f"{trial.name:{width}}  {trial.status:6}  {trial.step:6}{numbers}")
-    lines += [f"{trial.name} failed: {trial.reason}" for trial in trials if trial.reason]
-    return "\n".join(lines)
+        run = folder / RUNS_FOLDER / trial.name
+        about = read_run(run)
+        if not about or trial.status == "done":
+            continue
+        tags = about["tags"] | {"sweep_status": trial.status, "sweep_reason": trial.reason}
+        status = "FAILED" if trial.status == "failed" else "FINISHED"
+        if (tags, status) != (about["tags"], about["status"]):
+            ended = about["ended"] or time.time_ns() // 1_000_000
+            update_run(run, tags=tags, status=status, ended=ended, told=None)
+            if warning := Delivery(run, store).attempt(last=True):
+                print(warning, flush=True)

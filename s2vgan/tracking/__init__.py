@@ -6,7 +6,17 @@ no process-wide state, so that a driver, a worker and a test can each have their
 """
 
 from s2vgan.tracking.delivery import Delivery, deliver, is_delivered
-from s2vgan.tracking.registry import ALIAS, CHAMPION, MODEL, fetch_model, register, resolve
+from s2vgan.tracking.lineage import Lineage, trace
+from s2vgan.tracking.registry import (
+    ALIAS,
+    CHAMPION,
+    MODEL,
+    crown,
+    fetch_model,
+    find_champion,
+    register,
+    resolve,
+)
 from s2vgan.tracking.runs import EXPERIMENT, Tracker
 from s2vgan.tracking.store import tracking_uri
 from s2vgan.tracking.ui import serve_ui
@@ -17,12 +27,16 @@ __all__ = [
     "EXPERIMENT",
     "MODEL",
     "Delivery",
+    "Lineage",
     "Tracker",
+    "crown",
     "deliver",
     "fetch_model",
+    "find_champion",
     "is_delivered",
     "register",
     "resolve",
     "serve_ui",
+    "trace",
     "tracking_uri",
 ]

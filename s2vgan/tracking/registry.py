@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from s2vgan.errors import RunError
 from s2vgan.tracking.store import connect, database_of, first_line, tracking_uri
@@ -16,22 +16,24 @@ CHAMPION = f"models:/{MODEL}@{ALIAS}"
 
 _SCHEMES = ("models:/", "runs:/")
 
+T = TypeVar("T")
+
 
 def register(
     model_dir: str | Path,
     run_id: str,
     metrics: Mapping[str, float],
-    alias: str = ALIAS,
+    alias: str | None = ALIAS,
     name: str = MODEL,
     uri: str | None = None,
 ) -> str:
-    """Make an artifact folder a version of a registered model, and point an alias at it.
+    """Make an artifact folder a version of a registered model, and point an alias at it, if any.
 
     Args:
         model_dir: folder with model.safetensors, config.json, manifest.json and MODEL_CARD.md.
         run_id: MLflow run that trained it; the folder is stored there as ``model``.
         metrics: kept as tags of the version.
-        alias: afterwards names this version.
+        alias: afterwards names this version; None leaves the aliases as they are.
         name: of the registered model; made if there is none.
         uri: of the store, :func:`tracking_uri` by default.
 
@@ -63,13 +65,42 @@ def register(
             tags={key: f"{value:.6g}" for key, value in metrics.items()},
             description=card.read_text() if card.is_file() else None,
         )
-        client.set_registered_model_alias(name, alias, version.version)
+        if alias is not None:
+            client.set_registered_model_alias(name, alias, version.version)
     except (MlflowException, OSError) as error:
         raise RunError(
             f"the model in {folder} cannot be registered at {uri} ({first_line(error)}); "
             "see that MLflow is running and MLFLOW_TRACKING_URI is right, and try again."
         ) from error
     return str(version.version)
+
+
+def crown(version: str, uri: str | None = None) -> None:
+    """Point the alias champion at a version of the registered model.
+
+    Raises:
+        RunError: if there is no such version, or MLflow fails.
+    """
+
+    def point(client: "MlflowClient") -> str:
+        client.set_registered_model_alias(MODEL, ALIAS, version)
+        return version
+
+    ask(f"models:/{MODEL}/{version}", uri, point)
+
+
+def find_champion(uri: str | None = None) -> str | None:
+    """The champion with its version, ``models:/s2vgan/3``; None where there is no champion yet.
+
+    Raises:
+        RunError: if MLflow fails.
+    """
+    version = _answer(
+        CHAMPION,
+        uri or tracking_uri(),
+        lambda client: str(client.get_model_version_by_alias(MODEL, ALIAS).version),
+    )
+    return None if version is None else f"models:/{MODEL}/{version}"
 
 
 def resolve(ref: str, uri: str | None = None) -> str:
@@ -93,7 +124,7 @@ def resolve(ref: str, uri: str | None = None) -> str:
     def version_of(client: "MlflowClient") -> str:
         return str(client.get_model_version_by_alias(name, alias).version)
 
-    return f"models:/{name}/{_ask(ref, uri, version_of)}"
+    return f"models:/{name}/{ask(ref, uri, version_of)}"
 
 
 def fetch_model(ref: str, uri: str | None = None) -> Path:
@@ -124,19 +155,38 @@ def fetch_model(ref: str, uri: str | None = None) -> Path:
         # A local store answers with its own folder; anything else is copied to a new one.
         return str(mlflow.artifacts.download_artifacts(source, tracking_uri=store))
 
-    return artifact.find(_ask(ref, store, download))
+    return artifact.find(ask(ref, store, download))
 
 
-def _ask(ref: str, uri: str | None, question: "Callable[[MlflowClient], str]") -> str:
-    """Ask MLflow for a model, with a sentence for every way in which there is none."""
+def ask(ref: str, uri: str | None, question: "Callable[[MlflowClient], T]") -> T:
+    """Ask MLflow for a model, with a sentence for every way in which there is none.
+
+    Args:
+        ref: of the model, for the sentence.
+        uri: of the store, :func:`tracking_uri` by default.
+        question: put to a client of the store.
+
+    Returns:
+        The answer.
+
+    Raises:
+        RunError: if there is no such model, or MLflow fails.
+    """
     uri = uri or tracking_uri()
+    answer = _answer(ref, uri, question)
+    if answer is None:
+        raise RunError(
+            f"{ref}: no such model in MLflow at {uri}; `python tune/sweep.py` registers a "
+            "champion, or give a run folder instead."
+        )
+    return answer
+
+
+def _answer(ref: str, uri: str, question: "Callable[[MlflowClient], T]") -> T | None:
+    """Ask MLflow for a model; None if there is none."""
     database = database_of(uri)
-    missing = (
-        f"{ref}: no such model in MLflow at {uri}; `python tune/sweep.py` registers a champion, "
-        "or give a run folder instead."
-    )
     if database is not None and not database.is_file():
-        raise RunError(missing)  # and do not make an empty database by asking
+        return None  # and do not make an empty database by asking
 
     from mlflow.exceptions import MlflowException
 
@@ -144,7 +194,7 @@ def _ask(ref: str, uri: str | None, question: "Callable[[MlflowClient], str]") -
         return question(connect(uri))
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            raise RunError(missing) from error
+            return None
         raise RunError(f"{ref}: MLflow at {uri} failed ({first_line(error)}).") from error
     except OSError as error:
         raise RunError(f"{ref}: its files cannot be fetched ({first_line(error)}).") from error

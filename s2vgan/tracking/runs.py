@@ -119,11 +119,16 @@ class Tracker:
         run_id = self.run_id
         self._attempt(lambda client: log_dataset(client, run_id, sha256, name, source, context))
 
-    def log_file(self, path: Path) -> None:
-        """Store a file with the run."""
+    def log_files(self, *paths: Path) -> None:
+        """Store files with the run."""
         if self.run_id is not None:
             run_id = self.run_id
-            self._attempt(lambda client: client.log_artifact(run_id, str(path)))
+
+            def store(client: "MlflowClient") -> None:
+                for path in paths:
+                    client.log_artifact(run_id, str(path))
+
+            self._attempt(store)
 
     def set_tag(self, name: str, value: str) -> None:
         """Set a tag of the run."""

@@ -4,133 +4,102 @@ from typing import Any
 
 import pytest
 
-from s2vgan import tracking
 from s2vgan.config import TrainConfig
-from s2vgan.errors import RunError
-from s2vgan.runlog import RunLog
-from tune.trials import METRIC, Trial, collect, is_champion, promote, table, trial_name
+from s2vgan.runlog import RunLog, read_run, update_run
+from s2vgan.tracking.store import connect
+from tune.search import METRIC
+from tune.space import KIND, LR_D, LR_G, trial_name
+from tune.trials import Trial, collect, settle, started_points
 
 POINTS: list[dict[str, Any]] = [
-    {"kind": kind, "lr_g": lr_g, "lr_d": 1e-4}
-    for lr_g in (1e-4, 4e-4)
-    for kind in ("gru", "no_gru")
+    {KIND: kind, LR_G: lr_g, LR_D: 1e-4} for lr_g in (1e-4, 4e-4) for kind in ("gru", "no_gru")
 ]
-STEPS = TrainConfig(steps=100, minutes=0)
+STEPS = TrainConfig(steps=1000, minutes=0)
+WON = "D has won: it tells all right."
 
 
-def write_log(sweep: Path, params: dict[str, Any], scores: dict[int, float]) -> Path:
-    run = sweep / "trials" / trial_name(params)
+def write_log(sweep: Path, point: dict[str, Any], scores: dict[int, float], *warnings: str) -> Path:
+    run = sweep / "trials" / trial_name(point)
     log = RunLog(run)
     for step, score in scores.items():
-        log.write(step, step * 0.6, {"loss_g": 1.0})
-        log.write(step, step * 0.6, {METRIC: score})
+        log.write(step, step * 0.06, {"loss_g": 1.0})
+        log.write(step, step * 0.06, {METRIC: score}, warnings)
     log.write(max(scores) + 5, 99.0, {"loss_g": 1.0})
     return run
 
 
 def test_trials_are_read_from_their_own_logs(tmp_path: Path) -> None:
     whole, early, failed, silent = POINTS
-    write_log(tmp_path, whole, {50: 0.1, 100: 0.3})
-    write_log(tmp_path, early, {50: 0.4})
-    run = write_log(tmp_path, failed, {50: 0.9})
+    write_log(tmp_path, whole, {500: 0.1, 1000: 0.3})
+    write_log(tmp_path, early, {500: 0.4})
+    run = write_log(tmp_path, failed, {500: 0.9})
     (run / "error.txt").write_text("its worker's sentence.")
     trials = collect(POINTS, tmp_path, STEPS, {run.name: ValueError("a traceback")})
     found = [(trial.name, trial.status, trial.step) for trial in trials]
     assert found == [
-        (trial_name(early), "early", 50),
-        (trial_name(whole), "done", 100),
-        (trial_name(failed), "failed", 50),
+        (trial_name(early), "early", 500),
+        (trial_name(whole), "done", 1000),
+        (trial_name(failed), "failed", 500),
         (trial_name(silent), "failed", 0),
     ]
     assert trials[1].readings == {METRIC: 0.3}, "the latest, without the losses"
-    assert [trial.reason for trial in trials[2:]] == [
+    assert [trial.reason for trial in trials] == [
+        "the scheduler let better trials go on.",
+        "",
         "its worker's sentence.",
         "it gave no reading",
     ]
 
 
+def test_a_trial_without_hope_says_why_it_was_stopped(tmp_path: Path) -> None:
+    write_log(tmp_path, POINTS[0], {500: 0.1, 750: 0.2}, WON)
+    write_log(tmp_path, POINTS[1], {750: 0.1, 1000: 0.1}, WON)
+    stopped, done = collect(POINTS[:2], tmp_path, STEPS, {})
+    assert (stopped.status, stopped.reason) == ("stopped", WON)
+    assert done.status == "done", "its budget was spent before the second sign"
+
+
 @pytest.mark.parametrize(("minutes", "status"), [(0.5, "done"), (2.0, "early")])
 def test_a_budget_in_minutes_is_spent_too(tmp_path: Path, minutes: float, status: str) -> None:
-    write_log(tmp_path, POINTS[0], {50: 0.1})  # after 30 s
+    write_log(tmp_path, POINTS[0], {500: 0.1})  # after 30 s
     [trial] = collect(POINTS[:1], tmp_path, TrainConfig(minutes=minutes), {})
     assert trial.status == status
 
 
-def test_a_name_tells_what_was_tried() -> None:
-    names = [trial_name(point) for point in POINTS]
-    assert names[0] == "gru_g0.0001_d0.0001" and len(set(names)) == len(POINTS)
+def test_points_that_a_search_found_are_read_from_their_runs(tmp_path: Path) -> None:
+    for point in POINTS[:2]:
+        run = write_log(tmp_path, point, {500: 0.1})
+        (run / "point.json").write_text(json.dumps(point))
+    assert started_points(tmp_path) == POINTS[:2]
 
 
-def test_the_table_shows_every_trial() -> None:
+def test_mlflow_is_told_once_how_a_trial_ended(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/mlflow.db"
     trials = [
-        Trial("a", {}, "done", 100, {METRIC: 0.5, "val/mouth_r": 0.25}),
-        Trial("broken", {}, "failed", reason="the disk is full."),
+        Trial(trial_name(POINTS[0]), POINTS[0], "stopped", 750, {METRIC: 0.2}, WON),
+        Trial(trial_name(POINTS[1]), POINTS[1], "failed", 0, {}, "the disk is full."),
+        Trial(trial_name(POINTS[2]), POINTS[2], "done", 1000, {METRIC: 0.3}),
+        Trial("never_began", POINTS[3], "failed", 0, {}, "no folder."),
     ]
-    head, first, second, reason = table(trials).splitlines()
-    assert METRIC in head and "0.5000" in first and "0.2500" in first
-    assert second.split()[:2] == ["broken", "failed"] and "the disk is full." in reason
-
-
-def test_the_best_is_promoted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def register(model: Path, run_id: str, metrics: dict[str, float]) -> str:
-        calls.append((model.parent.name, run_id, metrics))
-        return str(len(calls))
-
-    monkeypatch.setattr(tracking, "register", register)
-    trials = [Trial("a", {}, "done", 10, {METRIC: 0.5}), Trial("b", {}, "early", 5, {METRIC: 0.1})]
-    for trial in trials:
-        model = tmp_path / "trials" / trial.name / "model"
-        model.mkdir(parents=True)
-        (model / "manifest.json").write_text(json.dumps({"mlflow_run": ""}))  # told too late
-        (model.parent / "run.json").write_text(json.dumps({"mlflow_run": f"run of {trial.name}"}))
-    assert promote(trials, tmp_path) == (trials[0], "1")
-    assert promote(trials, tmp_path) == (trials[0], "1"), "the same sweep, told once"
-    assert promote(trials[::-1], tmp_path) == (trials[1], "2")
-    assert calls == [("a", "run of a", {METRIC: 0.5}), ("b", "run of b", {METRIC: 0.1})]
-    written = json.loads((tmp_path / "trials.json").read_text())
-    assert written["winner"] == "b" and len(written["trials"]) == 2
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/other.db")
-    assert promote(trials[::-1], tmp_path) == (trials[1], "3"), "another store has none yet"
-    assert not is_champion("3"), "that store was never asked to register it"
-
-
-def test_the_trials_are_kept_where_mlflow_refuses_the_winner(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def register(*_: object) -> str:
-        raise RunError("cannot be registered")
-
-    monkeypatch.setattr(tracking, "register", register)
-    model = tmp_path / "trials" / "a" / "model"
-    model.mkdir(parents=True)
-    (model / "manifest.json").write_text("{}")
-    (model.parent / "run.json").write_text(json.dumps({"mlflow_run": "run of a"}))
-    with pytest.raises(RunError, match="cannot be registered"):
-        promote([Trial("a", {}, "done", 10, {METRIC: 0.5})], tmp_path)
-    written = json.loads((tmp_path / "trials.json").read_text())
-    assert written["winner"] == "a" and written["version"] is None
-
-
-def test_a_version_is_the_champion_until_another_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    assert not is_champion("1")
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "manifest.json").write_text("{}")
-    run_id = tracking.Tracker().start("run", {})
-    assert run_id is not None
-    for version in ("1", "2"):
-        assert tracking.register(model, run_id, {}) == version
-        assert is_champion(version)
-    assert not is_champion("1")
-
-
-def test_no_model_no_champion(tmp_path: Path) -> None:
-    failed = [Trial("a", {}, "failed", reason="the disk is full")]
-    with pytest.raises(RunError, match=r"no trial gave a model \(the disk is full\)"):
-        promote(failed, tmp_path)
-    assert not list(tmp_path.iterdir())
+    for trial, point in zip(trials[:3], POINTS, strict=False):
+        run = write_log(tmp_path, point, {500: 0.1, 750: 0.2})
+        (run / "config.json").write_text("{}")
+        update_run(
+            run, name=trial.name, data="d", dataset="0" * 64, parent=None, tags={"run_folder": "r"},
+            begun=1000, ended=None, status="RUNNING", step=750, mlflow_run=None, told=None,
+        )  # fmt: skip
+        (run / "model").mkdir()
+        (run / "model" / "manifest.json").write_text("{}")
+    settle(trials, tmp_path, store)
+    about = [read_run(tmp_path / "trials" / trial.name) for trial in trials]
+    assert [item.get("status") for item in about] == ["FINISHED", "FAILED", "RUNNING", None]
+    client = connect(store)
+    stopped = client.get_run(about[0]["mlflow_run"])
+    assert stopped.info.status == "FINISHED"
+    assert stopped.data.tags["sweep_status"] == "stopped"
+    assert stopped.data.tags["sweep_reason"] == WON
+    assert stopped.data.metrics[METRIC] == 0.2
+    assert [item.path for item in client.list_artifacts(about[0]["mlflow_run"])] == ["model"]
+    assert client.get_run(about[1]["mlflow_run"]).info.status == "FAILED"
+    settle(trials, tmp_path, store)
+    assert [read_run(tmp_path / "trials" / trial.name) for trial in trials] == about

@@ -1,0 +1,193 @@
+"""What a sweep costs beside its training, and what it saves. On the CPU.
+
+python bench/sweep.py [--quick] [--cache FOLDER] [--only FIGURE]
+
+- ``asha_steps``: steps that ASHA trains, as a share of the full grid's, where both find the same
+  winner: 16 points of a synthetic landscape (bench/_landscape.py) through Ray Tune, the mean of
+  some orders. An order in which ASHA takes another winner ends the bench;
+- ``wall_over_ideal``: wall time of 8 short trials (no early stopping) over the sum of their own
+  training times divided by the trials at a time, Ray's start not counted. A trial's own time is
+  what its log says: the seconds of its steps and pre-training, without imports and start of
+  workers, so that these count as overhead;
+- ``restart_loss``: seconds of training that are done twice when the driver is killed half-way and
+  the same command is given again, as a share of all that is trained.
+
+``--quick`` takes fewer orders and shorter trials: a look, no claim.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from _landscape import TRAIN, readings, shuffled, total
+from _report import report
+
+from s2vgan import demo, extraction, ledger
+from s2vgan.known import Options
+from s2vgan.runlog import read_log
+from s2vgan.spec import GroupSpec
+from tune import console
+from tune.search import METRIC, make_scheduler, make_tuner
+from tune.space import trial_name
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+TARGETS: Final = {"asha_steps": 0.55, "wall_over_ideal": 1.25, "restart_loss": 0.15}
+
+
+def landscape_trial(config: dict[str, Any]) -> None:
+    """Reports what a training of the synthetic landscape would."""
+    from ray import tune
+
+    for result in readings(config["point"], 0):
+        tune.report(result)
+        time.sleep(0.01)
+
+
+def asha_steps(folder: Path, orders: int) -> float:
+    """Mean share of the grid's steps over some orders of the points."""
+    from ray import tune
+
+    from s2vgan import cluster
+
+    console.quiet()
+    os.environ["PYTHONPATH"] = f"{ROOT}:{ROOT / 'bench'}"  # of Ray's workers
+    cluster.connect()
+    shares = []
+    for seed in range(orders):
+        points = shuffled(seed)
+        final = {trial_name(point): [*readings(point, 0)][-1][METRIC] for point in points}
+        results = make_tuner(
+            tune.with_resources(landscape_trial, {"CPU": 1}),
+            folder / f"order{seed}",
+            points=points,
+            searcher=None,
+            samples=1,
+            slots=2,
+            scheduler=make_scheduler("asha", TRAIN),
+            stopper=None,
+            callbacks=[],
+        ).fit()
+        found = [results[number].metrics or {} for number in range(len(results))]
+        best = max(found, key=lambda last: last[METRIC])["config"]["point"]
+        winner = max(final, key=lambda name: final[name])
+        if trial_name(best) != winner:
+            raise SystemExit(f"order {seed}: ASHA found {best}, the grid {winner}")
+        shares.append(sum(last["step"] for last in found) / total(points))
+        print(f"order {seed}: {shares[-1]:.3f} of the grid's steps, the same winner")
+    return float(np.mean(shares))
+
+
+def rendered(folder: Path) -> Path:
+    """A dataset of a minute of the talking head."""
+    video = demo.render(folder / "head.mp4", seconds=60).video
+    extraction.extract_video(str(video), folder / "data", Options())
+    ledger.write_dataset(folder / "data", GroupSpec())
+    return folder / "data"
+
+
+class Command:
+    """``tune/sweep.py`` over 8 short trials, as a user starts it."""
+
+    def __init__(self, data: Path, out: Path, steps: int) -> None:
+        self.out = out
+        self.environment = os.environ | {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{out}.db",
+            "PYTHONPATH": str(ROOT),
+        }
+        self.words = [
+            sys.executable, str(ROOT / "tune" / "sweep.py"), "--data", str(data),
+            "--out", str(out), "--config", str(ROOT / "conf" / "demo.yaml"), "--steps", str(steps),
+            "--train.evaluate_every", str(steps // 4), "--train.pretrain_steps", "50",
+            "--scheduler", "fifo",
+        ]  # fmt: skip
+
+    def start(self) -> "subprocess.Popen[str]":
+        """The process, in a group of its own."""
+        return subprocess.Popen(
+            self.words, env=self.environment, stdout=subprocess.PIPE, text=True,
+            start_new_session=True, bufsize=1,
+        )  # fmt: skip
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of training in each trial's log."""
+        logs = {run.name: read_log(run) for run in (self.out / "trials").glob("*")}
+        return {name: log[-1]["seconds"] for name, log in logs.items() if log}
+
+
+def wall_over_ideal(data: Path, folder: Path, steps: int) -> float:
+    """Wall time between the start of the first and the end of the last trial over the ideal."""
+    command = Command(data, folder / "whole", steps)
+    process, slots, begun, ended = command.start(), 1, 0.0, 0.0
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        if " at a time" in line:
+            slots, begun = int(line.split(", ")[1].split()[0]), time.perf_counter()
+        if line.startswith("[8/8]"):
+            ended = time.perf_counter()
+    if process.wait() or not ended:
+        raise SystemExit("the sweep failed")
+    ideal = sum(command.seconds().values()) / slots
+    print(f"{ended - begun:.0f} s for {ideal:.0f} s of training in each of {slots} slots")
+    return (ended - begun) / ideal
+
+
+def restart_loss(data: Path, folder: Path, steps: int) -> float:
+    """Kill the driver when half of the trials have ended, and give the same command again."""
+    command = Command(data, folder / "killed", steps)
+    process = command.start()
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        if line.startswith("[4/8]"):
+            break
+    time.sleep(10)  # into the next trials
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = command.seconds()
+    again = command.start()
+    assert again.stdout is not None
+    lost = dict.fromkeys(before, 0.0)
+    for line in again.stdout:
+        print(line, end="", flush=True)
+        for name, now in command.seconds().items():  # a log that was cut back has lost its end
+            lost[name] = max(lost.get(name, 0.0), before.get(name, 0.0) - now)
+    if again.wait():
+        raise SystemExit("the sweep did not go on")
+    return sum(lost.values()) / sum(command.seconds().values())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--quick", action="store_true", help="fewer orders, shorter trials")
+    parser.add_argument("--cache", type=Path, help="where to work; removed at the end")
+    parser.add_argument("--only", choices=list(TARGETS), help="one figure")
+    arguments = parser.parse_args()
+    wanted = [arguments.only] if arguments.only else list(TARGETS)
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="s2vgan-bench-", dir=arguments.cache) as name:
+        folder = Path(name)
+        os.environ["S2VGAN_CACHE"] = f"{folder}/cache"
+        steps = 120 if arguments.quick else 600
+        data = rendered(folder) if set(wanted) - {"asha_steps"} else folder
+        if "wall_over_ideal" in wanted:
+            figures["wall_over_ideal"] = wall_over_ideal(data, folder, steps)
+        if "restart_loss" in wanted:
+            figures["restart_loss"] = restart_loss(data, folder, steps)
+        if "asha_steps" in wanted:
+            figures["asha_steps"] = asha_steps(folder, 1 if arguments.quick else 5)
+    for name, value in figures.items():
+        verdict = "ok" if value <= TARGETS[name] else "MISSED"
+        print(f"{name:16}{value:8.3f} (must be {TARGETS[name]:g})  {verdict}")
+    report("sweep", figures)
+
+
+if __name__ == "__main__":
+    main()
