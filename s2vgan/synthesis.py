@@ -1,4 +1,4 @@
-"""A stream of speech in, frames of a talking face out."""
+"""Speech in, frames of a talking face out: whole, or as streams."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,11 +12,13 @@ from torch import Tensor
 from s2vgan import artifact
 from s2vgan.config import Config
 from s2vgan.errors import ConfigError
-from s2vgan.models import Face, TalkingFace
+from s2vgan.models import TalkingFace
 from s2vgan.spec import GroupSpec
+from s2vgan.streams import BLOCK, Stream, advance
+
+__all__ = ["Stream", "Synthesizer", "advance", "enlarge"]
 
 ONE_FACE = "this model knows one face and takes no reference; train one with model.identity true."
-BLOCK = 32  # groups of one forward: memory stays bounded for speech of any length
 
 
 class Synthesizer:
@@ -67,7 +69,7 @@ class Synthesizer:
 
     def stream(
         self, seed: int = 0, pose: np.ndarray | None = None, reference: np.ndarray | None = None
-    ) -> "Stream":
+    ) -> Stream:
         """A new stream, for speech that arrives in pieces.
 
         Args:
@@ -79,9 +81,9 @@ class Synthesizer:
 
         Raises:
             ConfigError: if a model that knows one face is given a reference, or one of another
-                size.
+                size, or the pose has another shape.
         """
-        who = None
+        picture = None
         if reference is not None:
             shape = self.spec.frame_shape[1:]
             if not self.has_identity:
@@ -90,7 +92,8 @@ class Synthesizer:
                 raise ConfigError(
                     f"a reference frame of this model has the shape {shape}, not {reference.shape}."
                 )
-            who = self._pixels(reference[None])
+            picture = self._pixels(reference[None])
+        who = self._face.identify(picture)
         return Stream(self._face, seed, pose if self.has_pose else None, who)
 
     def speak(
@@ -146,81 +149,6 @@ class Synthesizer:
         device = self._face.codes.pose_mean.device
         pixels = torch.from_numpy(np.array(frames)).to(device).movedim(-1, 1)
         return pixels.float() / 127.5 - 1
-
-
-class Stream:
-    """One stream; it keeps the ConvGRU's state, if any, and the speech that groups still need.
-
-    However the speech is cut into pieces, the frames are the same up to rounding.
-    """
-
-    def __init__(
-        self, face: Face, seed: int, pose: np.ndarray | None, reference: Tensor | None = None
-    ) -> None:
-        config, spec = face.config, face.spec
-        self._face, self._reference = face, reference
-        self._pose = None if pose is None else torch.from_numpy(np.asarray(pose, np.float32))
-        self._noise = torch.Generator().manual_seed(seed)
-        self._state: Tensor | None = None
-        self._group = 0
-        self._received = 0
-        before, self._window = spec.window(config.audio_past, config.audio_ahead)
-        self._ahead = self._window - before - spec.samples_per_group
-        self._heard = np.zeros(before, np.float32)  # from the next group's window on
-
-    def push(self, samples: np.ndarray) -> np.ndarray:
-        """Take (n,) float32 samples, n of any size; give the frames that can be made now.
-
-        Returns:
-            (k * T, S, S, 3) uint8 RGB, k of 0 or more groups.
-        """
-        self._received += len(samples)
-        self._heard = np.concatenate([self._heard, np.asarray(samples, np.float32)])
-        return self._speak()
-
-    def finish(self) -> np.ndarray:
-        """End the speech with silence; give the frames that were still to come."""
-        size = self._face.spec.samples_per_group
-        missing = -self._received % size + self._ahead
-        self._heard = np.concatenate([self._heard, np.zeros(missing, np.float32)])
-        return self._speak()
-
-    def _speak(self) -> np.ndarray:
-        spec, size = self._face.spec, self._face.spec.samples_per_group
-        frames = [np.empty((0, *spec.frame_shape[1:]), np.uint8)]
-        while (ready := (len(self._heard) - self._window) // size + 1) > 0:
-            count = min(ready, BLOCK)
-            starts = np.arange(count) * size
-            windows = self._heard[starts[:, None] + np.arange(self._window)]
-            self._heard = self._heard[count * size :]
-            frames.append(self._forward(torch.from_numpy(windows).unsqueeze(0)))
-            self._group += count
-        return np.concatenate(frames)
-
-    @torch.inference_mode()
-    def _forward(self, windows: Tensor) -> np.ndarray:
-        face = self._face
-        device = face.codes.pose_mean.device
-        count = windows.shape[1]
-        z = [torch.randn(face.config.z_dim, generator=self._noise) for _ in range(count)]
-        made = face.speak(
-            windows.to(device),
-            torch.stack(z).unsqueeze(0).to(device),
-            self._poses(count).unsqueeze(0).to(device),
-            self._state,
-            self._reference,
-        )
-        self._state = made[:, -1]
-        pixels = ((made[0].float() + 1) * 127.5).round().clamp(0, 255)
-        return pixels.byte().movedim(1, -1).contiguous().cpu().numpy()
-
-    def _poses(self, count: int) -> Tensor:
-        per_group = self._face.spec.frames_per_group
-        if self._pose is None:
-            return self._face.codes.reference_pose.expand(count, per_group, -1)
-        first = self._group * per_group
-        wanted = torch.arange(first, first + count * per_group)
-        return self._pose[wanted.clamp(max=len(self._pose) - 1)].unflatten(0, (count, per_group))
 
 
 def enlarge(frames: Iterable[np.ndarray], factor: int) -> Iterator[np.ndarray]:

@@ -7,6 +7,7 @@ from s2vgan.models.discriminator import Discriminator, SequenceDiscriminator
 from s2vgan.models.face import Face
 from s2vgan.models.face_codes import MOUTH_DIM, FaceCodes, find_reference
 from s2vgan.models.generator import Generator
+from s2vgan.models.identity import Identity
 from s2vgan.models.talking_face import TalkingFace
 from s2vgan.models.wav2pix import Wav2Pix
 
@@ -18,6 +19,7 @@ __all__ = [
     "Face",
     "FaceCodes",
     "Generator",
+    "Identity",
     "SequenceDiscriminator",
     "TalkingFace",
     "Wav2Pix",

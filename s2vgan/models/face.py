@@ -1,9 +1,11 @@
 """What the generator sides of all kinds of model have in common."""
 
+import torch
 from torch import Tensor, nn
 
 from s2vgan.config import ModelConfig
 from s2vgan.models.face_codes import FaceCodes
+from s2vgan.models.identity import Identity
 from s2vgan.spec import GroupSpec
 
 
@@ -47,13 +49,32 @@ class Face(nn.Module):
         """
         return audio, frames
 
+    @torch.no_grad()
+    def identify(self, reference: Tensor | None) -> Identity | None:
+        """What the generator is told of who speaks, once for all groups of a stream.
+
+        Args:
+            reference: (B, 3, S, S) frames in [-1, 1]; None for the first of the people that the
+                model knows, B of 1.
+
+        Returns:
+            None where the model knows only one face.
+        """
+        return None
+
+    @torch.no_grad()
+    def first_state(self, identity: Identity | None) -> Tensor:
+        """The ``state`` (1, 3, S, S) of :meth:`speak` before the first group of one person."""
+        size = self.spec.size
+        return torch.zeros(1, 3, size, size, device=self.codes.pose_mean.device)
+
     def speak(
         self,
         audio: Tensor,
         z: Tensor,
         pose: Tensor,
         state: Tensor | None = None,
-        reference: Tensor | None = None,
+        reference: Tensor | Identity | None = None,
     ) -> Tensor:
         """All frames of K contiguous groups of B sequences.
 
@@ -63,8 +84,9 @@ class Face(nn.Module):
             pose: (B, K, T, pose_dim) pose codes.
             state: (B, 3, S, S), the last frame before; None at the start. Of no effect where the
                 model does not carry it.
-            reference: (B, 3, S, S) frames in [-1, 1] of who speaks; None for the first of the
-                people that the model knows. Of no effect where it knows only one face.
+            reference: (B, 3, S, S) frames in [-1, 1] of who speaks, or what :meth:`identify` made
+                of them; None for the first of the people that the model knows. Of no effect where
+                it knows only one face.
 
         Returns:
             (B, K * T, 3, S, S) in (-1, 1).

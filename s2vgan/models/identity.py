@@ -25,6 +25,16 @@ class Identity:
     maps: list[Tensor]
     base: Tensor | None
 
+    @staticmethod
+    def join(parts: "Sequence[Identity]") -> "Identity | None":
+        """Those of several batches as one batch; None if there are none."""
+        if len(parts) < 2:
+            return parts[0] if parts else None
+        maps = [torch.cat(same) for same in zip(*(part.maps for part in parts), strict=True)]
+        bases = [part.base for part in parts if part.base is not None]
+        base = torch.cat(bases) if bases else None
+        return Identity(torch.cat([part.code for part in parts]), maps, base)
+
     def repeat(self, times: int) -> "Identity":
         """The same for B * ``times`` sequences, those of one person next to each other."""
         code, *maps = (part.repeat_interleave(times, 0) for part in (self.code, *self.maps))

@@ -8,7 +8,7 @@ from s2vgan.models.audio_encoder import AudioEncoder
 from s2vgan.models.face import Face
 from s2vgan.models.face_codes import MOUTH_DIM
 from s2vgan.models.generator import FEATURES, Generator
-from s2vgan.models.identity import IDENTITY_DIM, IdentityEncoder
+from s2vgan.models.identity import IDENTITY_DIM, Identity, IdentityEncoder
 from s2vgan.spec import GroupSpec
 
 
@@ -57,7 +57,7 @@ class TalkingFace(Face):
         z: Tensor,
         pose: Tensor,
         state: Tensor | None = None,
-        reference: Tensor | None = None,
+        reference: Tensor | Identity | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Generate K contiguous groups of B sequences; the arguments are :meth:`Face.speak`'s.
 
@@ -67,7 +67,10 @@ class TalkingFace(Face):
         """
         code = self.encode(audio)
         condition = torch.cat([z, code, pose.flatten(2)], -1)
-        identity = self.identity and self.identity(reference, len(audio))
+        if isinstance(reference, Identity):
+            identity = reference
+        else:
+            identity = self.identity and self.identity(reference, len(audio))
         if self.config.carry_state:
             frames = self.generator(condition, state, identity)
         else:  # every group starts anew, whatever came before it
@@ -85,13 +88,28 @@ class TalkingFace(Face):
         if self.identity is not None and people is not None:
             self.identity.references = people
 
+    @torch.no_grad()
+    def identify(self, reference: Tensor | None) -> Identity | None:
+        """What the generator is told of who speaks, see :meth:`Face.identify`."""
+        if self.identity is None:
+            return None
+        identity: Identity = self.identity(reference, 1 if reference is None else len(reference))
+        return identity
+
+    @torch.no_grad()
+    def first_state(self, identity: Identity | None) -> Tensor:
+        """The state before the first group, see :meth:`Face.first_state`."""
+        base = self.generator.mean_face if identity is None else identity.base
+        state = self.generator.first_state(1, base)
+        return super().first_state(identity) if state is None else state
+
     def speak(
         self,
         audio: Tensor,
         z: Tensor,
         pose: Tensor,
         state: Tensor | None = None,
-        reference: Tensor | None = None,
+        reference: Tensor | Identity | None = None,
     ) -> Tensor:
         """All frames of K groups, see :meth:`Face.speak`."""
         return self(audio, z, pose, state, reference)[0]

@@ -15,6 +15,7 @@ from s2vgan.config import ModelConfig
 from s2vgan.models.discriminator import Discriminator
 from s2vgan.models.face import Face
 from s2vgan.models.generator import blocks_to
+from s2vgan.models.identity import Identity
 from s2vgan.spec import GroupSpec
 
 CHANNELS = (1, 16, 32, 128, 256, 512, 1024)  # of the encoder's convolutions
@@ -144,7 +145,7 @@ class Wav2Pix(Face):
         z: Tensor,
         pose: Tensor,
         state: Tensor | None = None,
-        reference: Tensor | None = None,
+        reference: Tensor | Identity | None = None,
     ) -> tuple[Tensor, Tensor, None]:
         """One frame for each window.
 
@@ -174,7 +175,7 @@ class Wav2Pix(Face):
         z: Tensor,
         pose: Tensor,
         state: Tensor | None = None,
-        reference: Tensor | None = None,
+        reference: Tensor | Identity | None = None,
     ) -> Tensor:
         """All frames of K groups, see :meth:`Face.speak`; only ``audio`` counts."""
         places = range(self.spec.frames_per_group)
