@@ -4,6 +4,7 @@ import hmac
 import ipaddress
 import os
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,6 +14,7 @@ from serve.problems import Refusal, answer
 
 TOKEN_VARIABLE = "S2VGAN_TOKEN"
 OPEN_VARIABLE = "S2VGAN_OPEN"
+ORIGINS_VARIABLE = "S2VGAN_ORIGINS"
 _MIN_TOKEN = 16  # characters
 # The page and the manual hold no secret; a browser cannot send a token with its first request.
 # Whether a service is alive is for those who watch it.
@@ -26,13 +28,15 @@ class Access:
 
     Attributes:
         token: that every request must bear; None for none.
+        origins: of pages of other hosts that may ask, such as ``https://example.org``.
     """
 
     token: str | None = None
+    origins: tuple[str, ...] = ()
 
     @classmethod
     def from_environment(cls) -> "Access":
-        """With the token of S2VGAN_TOKEN, if it is set.
+        """With the token of S2VGAN_TOKEN, if it is set, and the origins of S2VGAN_ORIGINS.
 
         Raises:
             ServiceError: if it can be guessed.
@@ -43,7 +47,8 @@ class Access:
                 f"{TOKEN_VARIABLE}: a token of {len(token)} characters can be guessed; use "
                 f"{_MIN_TOKEN} or more, for example of `openssl rand -hex 16`."
             )
-        return cls(token or None)
+        origins = os.environ.get(ORIGINS_VARIABLE, "").split(",")
+        return cls(token or None, tuple(one.strip() for one in origins if one.strip()))
 
     def allows(self, token: str | None) -> bool:
         """Whether a token is the right one, compared in constant time."""
@@ -83,6 +88,32 @@ def bearer(headers: Headers) -> str | None:
     """The token of an ``Authorization: Bearer`` header."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
+
+
+class OriginCheck:
+    """ASGI middleware: 403 for pages of other hosts, which a browser would let ask.
+
+    CORS does not hold them off alone: it is not asked about WebSockets, nor about a plain POST.
+
+    Args:
+        app: what is behind it.
+        access: who may ask.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app, self._access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        headers = Headers(scope=scope) if scope["type"] != "lifespan" else Headers()
+        origin = headers.get("origin")
+        own = origin is None or urlsplit(origin).netloc == headers.get("host")
+        if own or origin in self._access.origins:
+            return await self._app(scope, receive, send)
+        if scope["type"] == "websocket":
+            return await send({"type": "websocket.close", "code": 1008})
+        advice = f"pages of {origin} may not ask; name it in {ORIGINS_VARIABLE} to let them."
+        await answer(Refusal(403, advice))(scope, receive, send)
 
 
 class TokenCheck:

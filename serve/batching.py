@@ -8,6 +8,7 @@ from time import perf_counter
 
 import numpy as np
 
+from s2vgan.errors import S2VError
 from s2vgan.spec import GroupSpec
 from s2vgan.synthesis import Stream, advance
 from serve.observability import Meters
@@ -59,6 +60,7 @@ class Session:
         """Frames (k * T, S, S, 3) uint8 as they are made, k of 1 or more groups, to the end.
 
         Raises:
+            SourceError: if the speech is none.
             RuntimeError: if the model failed.
         """
         while True:
@@ -66,6 +68,8 @@ class Session:
                 made = self._made.popleft()
                 self._batcher.wake()
                 yield made
+            if isinstance(self._failure, S2VError):
+                raise self._failure
             if self._failure is not None:
                 raise RuntimeError("the model failed on a batch") from self._failure
             if self._finished:
@@ -133,7 +137,7 @@ class Batcher:
     async def _run(self) -> None:
         while self._sessions:
             self._work.clear()
-            ready = [session for session in self._sessions if session.prepare()]
+            ready = [session for session in list(self._sessions) if self._prepared(session)]
             faces = {id(session.stream.face): session.stream.face for session in ready}
             for face in faces.values():
                 await self._advance([one for one in ready if one.stream.face is face])
@@ -142,6 +146,14 @@ class Batcher:
                     session.settle()
                 await self._work.wait()
         self._task = None
+
+    def _prepared(self, session: Session) -> bool:
+        try:
+            return session.prepare()
+        except S2VError as error:  # of this client's speech alone
+            session.settle(failure=error)
+            self.leave(session)
+            return False
 
     async def _advance(self, sessions: Sequence[Session]) -> None:
         live = any(session.live for session in self._sessions)

@@ -4,7 +4,7 @@ Time is the presentation clock of the file, in seconds: what a player shows and 
 moment. Start offsets, edit lists, variable frame rates and encoder delays are part of it.
 """
 
-from s2vgan.media.encode import write_video, write_wav
+from s2vgan.media.encode import video_file, write_video, write_wav
 from s2vgan.media.files import MAX_PIXELS, MAX_SECONDS
 from s2vgan.media.patch import REACH, Patch
 from s2vgan.media.picture import Picture, Probe, on_grid, pictures, probe
@@ -26,6 +26,7 @@ __all__ = [
     "probe",
     "read_audio",
     "read_track",
+    "video_file",
     "write_video",
     "write_wav",
 ]

@@ -3,7 +3,8 @@
 import os
 import uuid
 import wave
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -38,17 +39,34 @@ def write_video(
     Raises:
         ValueError: if there is no frame.
     """
+    with video_file(path, fps, audio, sample_rate, crf=crf, preset=preset) as encoder:
+        for pixels in frames:
+            encoder.add(pixels)
+
+
+@contextmanager
+def video_file(
+    path: str | Path,
+    fps: int,
+    audio: np.ndarray | None,
+    sample_rate: int,
+    *,
+    crf: int = 18,
+    preset: str = "veryfast",
+) -> Iterator["Encoder"]:
+    """:func:`write_video` for pictures that come one by one: add them to what this gives.
+
+    Raises:
+        ValueError: at its end, if there was no picture.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    options = {"movflags": "+faststart"}
     try:
-        with av.open(
-            str(temporary), "w", format="mp4", options={"movflags": "+faststart"}
-        ) as output:
-            codecs = h264(crf, preset)
-            encoder = Encoder(output, codecs, fps, audio, sample_rate, 10 * fps)
-            for pixels in frames:
-                encoder.add(pixels)
+        with av.open(str(temporary), "w", format="mp4", options=options) as output:
+            encoder = Encoder(output, h264(crf, preset), fps, audio, sample_rate, 10 * fps)
+            yield encoder
             encoder.close()
         os.replace(temporary, path)
     finally:

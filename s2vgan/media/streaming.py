@@ -127,7 +127,8 @@ class _Gif:
             self._video.pix_fmt = "pal8"
             self._video.time_base = Fraction(1, _GIF_CLOCK)
             self._video.codec_context.time_base = Fraction(1, _GIF_CLOCK)
-        frame = av.VideoFrame.from_ndarray(_indexed(pixels), format="pal8")
+        indexed: Any = _indexed(pixels)  # PyAV's types do not know of a palette
+        frame = av.VideoFrame.from_ndarray(indexed, format="pal8")
         # 3, 3 and 4 hundredths in turn at 30 frames/s: no picture is late by more than half a tick.
         frame.pts = round(self._frames * _GIF_CLOCK / self._fps)
         frame.time_base = Fraction(1, _GIF_CLOCK)

@@ -7,7 +7,6 @@ squares, is a weighted sum of fair coins with weights of norm 1, and by Hoeffdin
 of at most exp(-z^2 / 2). Nothing about pictures, codecs or noise is assumed.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
