@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 from typing import TypeVar
 
 import numpy as np
@@ -64,12 +65,12 @@ def router(service: Service) -> APIRouter:
         await websocket.accept()
         try:
             await _serve(service, websocket)
-        except* WebSocketDisconnect:
+        except WebSocketDisconnect:
             pass  # it has left, and what it held is given back
-        except* Refusal as group:
-            await _refuse(websocket, _first(group))
-        except* Exception as group:
-            _log.error("a stream failed", exc_info=group)
+        except Refusal as refusal:
+            await _refuse(websocket, refusal)
+        except Exception:
+            _log.exception("a stream failed")
             await _refuse(
                 websocket, Refusal(500, "the service failed on this stream; see its log.")
             )
@@ -103,9 +104,7 @@ async def _serve(service: Service, websocket: WebSocket) -> None:
                         "delay": ahead,
                     }
                 )
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(line.listen())
-                    tasks.create_task(line.tell())
+                await _both(line.listen(), line.tell())
             finally:
                 session.close()
         await websocket.send_json({"end": True, "groups": line.told})
@@ -220,12 +219,17 @@ def _parse(kind: type[_Message], message: str) -> _Message:
         raise Refusal(422, f"{where}: {first['msg']}.") from None
 
 
-def _first(group: BaseExceptionGroup[Refusal]) -> Refusal:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, Refusal)
-    return error
+async def _both(*ways: Coroutine[None, None, None]) -> None:
+    """Run both ways of a line to their end, or until one of them fails."""
+    tasks = [asyncio.create_task(way) for way in ways]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _refuse(websocket: WebSocket, refusal: Refusal) -> None:

@@ -77,7 +77,7 @@ def test_each_group_is_a_message_of_jpegs_with_its_time(quick: TestClient, voice
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(st.integers(0, 2 * len(SPEECH)), max_size=8).map(sorted))
+@given(cuts=st.lists(st.integers(0, 2 * len(SPEECH)), max_size=8).map(sorted))
 def test_chunks_of_any_length_give_what_the_file_gives(cuts: list[int], voice: Voice) -> None:
     """Through the batcher, beside another stream; before encoding, within 1/255."""
     samples = SPEECH.astype(np.float32) / 32768
