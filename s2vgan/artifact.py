@@ -45,7 +45,8 @@ class LoadedModel:
         config: of the run that made it.
         spec: of the groups it speaks.
         manifest: name, version, created, spec, dataset, step, seed, mlflow_run, git_commit,
-            people (whose reference frames are stored, by video) and the SHA-256 of each file.
+            people (whose reference frames are stored, by video), consent (who gave it; empty if
+            nobody is named) and the SHA-256 of each file.
     """
 
     face: Face
@@ -65,6 +66,7 @@ def save(
     readings: dict[str, float],
     mlflow_run: str = "",
     people: Sequence[str] = (),
+    consent: str = "",
 ) -> None:
     """Write a model folder, whole: an older one is replaced only when the new one is complete.
 
@@ -78,6 +80,8 @@ def save(
         readings: validation readings for the card.
         mlflow_run: id of the MLflow run, if there is one.
         people: ids of the videos whose reference frames the face stores, in its order.
+        consent: who consented that the face is learned and shown, and how; empty if nobody is
+            named.
     """
     target = Path(folder)
     new = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
@@ -98,6 +102,7 @@ def save(
             "seed": config.train.seed,
             "mlflow_run": mlflow_run,
             "people": list(people),
+            "consent": consent,
             "git_commit": git_commit(),
             "parameters": sum(value.numel() for value in face.parameters()),
             "readings": readings,
@@ -199,7 +204,8 @@ S2V-GAN {manifest["version"]} on {manifest["created"]}.
 - Generator: {GENERATORS[config.model.kind]},
   {manifest["parameters"]:,} parameters, step {manifest["step"]}, seed {manifest["seed"]}
 - Trained on dataset {manifest["dataset"]}
-{people}- Code: commit {manifest["git_commit"] or "unknown"}
+{people}- Consent: {manifest["consent"] or "nobody is named"}
+- Code: commit {manifest["git_commit"] or "unknown"}
 - MLflow run: {manifest["mlflow_run"] or "none"}
 
 Quick readings on held-out time, pose held at the reference (`s2vgan evaluate` gives the full

@@ -42,6 +42,7 @@ class RunBook:
         tracking: str,
         parent: str | None,
         warnings: Sequence[str] = (),
+        consent: str = "",
     ) -> None:
         """Open the records, or go on with those of the run that ``state`` was loaded from.
 
@@ -55,6 +56,7 @@ class RunBook:
             tracking: MLflow URI.
             parent: MLflow run of the sweep that the run belongs to.
             warnings: about what was met at the start.
+            consent: who consented that the face is learned; empty keeps what the run has.
 
         Raises:
             RunError: if they cannot be written; so do all methods.
@@ -80,6 +82,7 @@ class RunBook:
             "ended": None,
             "status": "RUNNING",
             "step": state.step if resumed else -1,
+            "consent": consent or old.get("consent", ""),
             "mlflow_run": None,
             "told": None,
         }
@@ -159,6 +162,7 @@ class RunBook:
 
     def _save_model(self, name: str, readings: dict[str, float]) -> None:
         state, folder, people = self._state, self._folder / name, []
+        run = read_run(self._folder)
         if state.config.model.identity:
             ids = self._dataset.video_ids
             people = [ids[number] for number in stored_people(self._dataset)]
@@ -171,8 +175,9 @@ class RunBook:
                 dataset=self._dataset.info.sha256,
                 step=state.step,
                 readings=readings,
-                mlflow_run=read_run(self._folder)["mlflow_run"] or "",
+                mlflow_run=run["mlflow_run"] or "",
                 people=people,
+                consent=run.get("consent", ""),
             )
         except (OSError, SafetensorError) as error:
             reason = error.strerror if isinstance(error, OSError) else None

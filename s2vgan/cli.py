@@ -1,9 +1,10 @@
-"""The command line: ``s2vgan demo | data | train | evaluate | speak | mlflow``.
+"""The command line: ``s2vgan demo | data | train | evaluate | speak | detect | mlflow``.
 
 What a command needs is imported when it runs: ``s2vgan --help`` answers at once.
 """
 
 import dataclasses
+import json
 import os
 import re
 import sys
@@ -28,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0; 2 for what the user can mend; 130 after Ctrl-C; 141 if who reads the
-        output went away.
+        The exit status: 0; 1 if ``detect`` finds no watermark; 2 for what the user can mend; 130
+        after Ctrl-C; 141 if who reads the output went away.
     """
     parser = ArgumentParser(
         prog="s2vgan",
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     run = COMMANDS[arguments.command][1]
     try:
-        run(arguments[arguments.command])
+        status = run(arguments[arguments.command])
         sys.stdout.flush()
     except BrokenPipeError:  # its reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("s2vgan: interrupted.", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 def _demo_parser() -> ArgumentParser:
@@ -132,6 +133,13 @@ def _train_parser() -> ArgumentParser:
         "--name", type=str, default="", help="of the run in MLflow; by default its folder's"
     )
     where.add_argument(
+        "--consent",
+        type=str,
+        default="",
+        help="who agreed that their face is learned and shown, and how; told by the model's card "
+        "and by all that it makes",
+    )
+    where.add_argument(
         "--resume", action="store_true", help="go on from the latest checkpoint in RUN"
     )
     budget = parser.add_argument_group("For how long, and with what")
@@ -189,6 +197,7 @@ def _train(arguments: Namespace) -> None:
         arguments.workers,
         resume=arguments.resume,
         name=arguments.name,
+        consent=arguments.consent,
     )
     print(f"The model is in {run / 'model'}; its samples in {run / 'samples'}.")
 
@@ -251,6 +260,12 @@ def _speak_parser() -> ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the noise")
     parser.add_argument("--scale", type=int, default=4, help="whole-number enlargement")
     parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--no-label", action="store_true", help="leave the visible label out; the watermark stays"
+    )
+    parser.add_argument(
+        "--no-credentials", action="store_true", help="do not sign with C2PA content credentials"
+    )
     return parser
 
 
@@ -260,11 +275,15 @@ def _speak(arguments: Namespace) -> None:
     from s2vgan.driving import read_pose
     from s2vgan.media import read_audio, write_video
     from s2vgan.portrait import read_portrait
+    from s2vgan.provenance import Marker, Origin, sign_file
     from s2vgan.synthesis import Synthesizer, enlarge
     from s2vgan.tracking import fetch_model
 
+    registered = REGISTERED.match(arguments.model)
     synthesizer = Synthesizer.load(fetch_model(arguments.model), arguments.device)
     spec = synthesizer.spec
+    origin = Origin.of(synthesizer.manifest, arguments.model if registered else "")
+    marker = Marker(label=not arguments.no_label, fps=spec.fps)
     speech = read_audio(arguments.audio, spec.sample_rate)
     reference = None
     if arguments.reference is not None:
@@ -281,8 +300,35 @@ def _speak(arguments: Namespace) -> None:
     blocks = synthesizer.blocks(speech, arguments.seed, pose, reference)
     frames = (frame for block in blocks for frame in block)
     large = enlarge(tqdm(frames, desc="speaking", unit="frame", mininterval=1), arguments.scale)
-    write_video(arguments.out, large, spec.fps, speech, spec.sample_rate)
-    print(f"{arguments.out}: {len(speech) / spec.sample_rate:.1f} s of speech.")
+    tags = origin.metadata()
+    unsigned = arguments.out.with_name(f".{arguments.out.name}.unsigned.mp4")
+    try:
+        write_video(unsigned, marker.mark(large), spec.fps, speech, spec.sample_rate, metadata=tags)
+        if not arguments.no_credentials:
+            sign_file(unsigned, origin, arguments.out.name)
+        unsigned.replace(arguments.out)
+    finally:
+        unsigned.unlink(missing_ok=True)
+    print(f"{arguments.out}: {len(speech) / spec.sample_rate:.1f} s of speech. {origin.consented}")
+
+
+def _detect_parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        description="Say whether a video was made by S2V-GAN: the watermark of the key "
+        "S2VGAN_WATERMARK_KEY (or the public one), the container's tags, and C2PA content "
+        "credentials. Exits with 0 if the watermark is found, 1 if not, 2 if it cannot be told."
+    )
+    parser.add_argument("file", type=Path, help="video of 1 s or more")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _detect(arguments: Namespace) -> int:
+    from s2vgan.provenance import Provenance, watermark_key
+
+    told = Provenance.read(arguments.file, watermark_key())
+    print(json.dumps(told.to_dict()) if arguments.json else told.describe())
+    return 0 if told.watermark.found else 1
 
 
 def _mlflow_parser() -> ArgumentParser:
@@ -307,12 +353,13 @@ def _mlflow(arguments: Namespace) -> None:
     serve_ui(arguments.port)
 
 
-COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], None]]] = {
+COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], int | None]]] = {
     "demo": (_demo_parser, _demo),
     "data": (_data_parser, _data),
     "train": (_train_parser, _train),
     "evaluate": (_evaluate_parser, _evaluate),
     "speak": (_speak_parser, _speak),
+    "detect": (_detect_parser, _detect),
     "mlflow": (_mlflow_parser, _mlflow),
 }
 

@@ -40,6 +40,7 @@ class Launch:
         tracking: MLflow URI, absolute.
         parent: MLflow run of the sweep that this run belongs to.
         trials: trainings that share each machine's cores at a time.
+        consent: who consented that the face is learned; empty keeps what the run was told before.
     """
 
     config: Config
@@ -49,6 +50,7 @@ class Launch:
     tracking: str
     parent: str | None = None
     trials: int = 1
+    consent: str = ""
 
     @property
     def folder(self) -> Path:
@@ -102,7 +104,7 @@ def train_loop(
             checked = validation_rows(dataset, held_out)
             book = RunBook(
                 launch.folder, launch.name, launch.data, dataset, checked, state,
-                launch.tracking, launch.parent, damaged,
+                launch.tracking, launch.parent, damaged, launch.consent,
             )  # fmt: skip
     if not all_well:
         return

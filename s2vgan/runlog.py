@@ -39,7 +39,8 @@ def read_run(run: str | Path) -> dict[str, Any]:
     They are ``name``, ``data``, ``dataset``, ``tags`` (of MLflow), ``parent`` (MLflow run of the
     sweep), ``begun`` and ``ended`` (ms since 1970), ``status`` (RUNNING, FINISHED, FAILED or
     KILLED), ``step`` (of the latest checkpoint, -1 if there is none), ``mlflow_run``, and
-    ``told``: the ``step`` and ``status`` up to which MLflow knows all.
+    ``told``: the ``step`` and ``status`` up to which MLflow knows all. ``consent`` says who
+    consented that the face is learned; it is no part of the configuration.
     """
     path = Path(run) / RUN_FILE
     return dict(json.loads(path.read_text())) if path.is_file() else {}

@@ -65,6 +65,7 @@ def make_trainer(
     parent: str | None = None,
     tracking: str | None = None,
     trials: int = 1,
+    consent: str = "",
 ) -> ray.train.torch.TorchTrainer:
     """A Ray Train job of a run; a run that has a checkpoint goes on from it.
 
@@ -78,6 +79,7 @@ def make_trainer(
         parent: MLflow run of a sweep.
         tracking: MLflow URI; by default :func:`tracking_uri`.
         trials: trainings that share the cluster at a time.
+        consent: who consented that the face is learned.
     """
     folder = Path(out).absolute()
     launch = Launch(
@@ -88,6 +90,7 @@ def make_trainer(
         tracking or tracking_uri(),
         parent,
         trials,
+        consent,
     )
     gpu = ray.cluster_resources().get("GPU", 0) >= workers * trials
     settings = {item.name: getattr(launch, item.name) for item in dataclasses.fields(launch)}
@@ -116,6 +119,7 @@ def train(
     *,
     resume: bool = False,
     name: str = "",
+    consent: str = "",
 ) -> Path:
     """Train a model and store it in RUN/model.
 
@@ -126,6 +130,8 @@ def train(
         workers: Ray Train workers; 0 trains in this process, without Ray.
         resume: go on with the run that the folder holds.
         name: of the run; by default the folder's.
+        consent: who consented that the face is learned and shown, and how; it goes into the
+            model's manifest and card. A resumed run keeps its own if none is given.
 
     Returns:
         The run's folder.
@@ -150,11 +156,13 @@ def train(
     try:
         with TrainingProgress(folder, config), deferred(folder) as asked:
             if workers:
-                trainer = make_trainer(config, data, folder, workers, name=name)
+                trainer = make_trainer(config, data, folder, workers, name=name, consent=consent)
                 supervise(lambda: fit(trainer, folder), asked)
             else:
                 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-                launch = Launch(config, _absolute(data), str(folder), name, tracking_uri())
+                launch = Launch(
+                    config, _absolute(data), str(folder), name, tracking_uri(), consent=consent
+                )
                 train_loop(launch, device, 0, 1, None)
     except KeyboardInterrupt:
         if workers and read_run(folder):  # Ray's worker was killed with its book open

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.responses import FileResponse, Response
@@ -68,7 +68,7 @@ class Card(BaseModel):
     kind: str
     step: int
     created: str
-    consent: Any
+    consent: str
 
 
 def build(service: Service) -> FastAPI:

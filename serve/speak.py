@@ -15,6 +15,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from s2vgan.media import StreamWriter, read_audio, video_file
+from s2vgan.provenance import Origin, sign_file
 from serve.batching import Session
 from serve.limits import read_body
 from serve.pictures import Finish, ZipWriter
@@ -119,7 +120,7 @@ def router(service: Service) -> APIRouter:
             stack.callback(session.close)
             session.feed(audio)
             session.end()
-            work = _Work(service, session, finish, audio)
+            work = _Work(service, session, finish, audio, voice.origin)
             if not stream:
                 async with asyncio.timeout(service.limits.request_seconds):
                     return await work.complete(request)
@@ -139,10 +140,15 @@ class _Work:
     """The frames of one file on their way to an answer."""
 
     def __init__(
-        self, service: Service, session: Session, finish: Finish, audio: np.ndarray
+        self,
+        service: Service,
+        session: Session,
+        finish: Finish,
+        audio: np.ndarray,
+        origin: Origin,
     ) -> None:
         self._service, self._session, self._finish = service, session, finish
-        self._audio = audio
+        self._audio, self._origin = audio, origin
         self._began = time.perf_counter()
         self._first = 0.0  # seconds until the first frames
 
@@ -162,7 +168,9 @@ class _Work:
         writer = (
             ZipWriter()
             if kind == "frames"
-            else StreamWriter(kind, spec.fps, self._audio, spec.sample_rate)
+            else StreamWriter(
+                kind, spec.fps, self._audio, spec.sample_rate, self._origin.metadata()
+            )
         )
         async for pictures in self.pictures():
             if piece := await asyncio.to_thread(writer.write, pictures):
@@ -170,18 +178,24 @@ class _Work:
         yield await asyncio.to_thread(writer.finish)
 
     async def complete(self, request: Request) -> Response:
-        """A complete MP4."""
+        """A complete MP4 with its content credentials."""
         spec = self._session.spec
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "speech.mp4"
             with video_file(
-                path, spec.fps, self._audio, spec.sample_rate, preset="ultrafast"
+                path,
+                spec.fps,
+                self._audio,
+                spec.sample_rate,
+                preset="ultrafast",
+                metadata=self._origin.metadata(),
             ) as encoder:
                 async for pictures in self.pictures():
                     if await request.is_disconnected():
                         raise Refusal(408, "nobody waits for the answer any more.")
                     for pixels in pictures:
                         await asyncio.to_thread(encoder.add, pixels)
+            await asyncio.to_thread(sign_file, path, self._origin)
             data = await asyncio.to_thread(path.read_bytes)
         return Response(data, headers=self.headers("mp4"), media_type=MEDIA["mp4"])
 

@@ -13,6 +13,7 @@ import torch
 
 from s2vgan import artifact, tracking
 from s2vgan.errors import RunError, S2VError
+from s2vgan.provenance import Origin
 from s2vgan.synthesis import Synthesizer
 from serve.problems import Refusal
 
@@ -52,6 +53,11 @@ class Voice:
         synthesizer.speak(np.zeros(synthesizer.spec.sample_rate, np.float32))
         return cls(synthesizer, exact)
 
+    @property
+    def origin(self) -> Origin:
+        """What is told of the model in what it makes."""
+        return Origin.of(self.synthesizer.manifest, self.reference)
+
     def card(self) -> dict[str, Any]:
         """What ``/v1/model`` says."""
         manifest = self.synthesizer.manifest
@@ -68,7 +74,7 @@ class Voice:
             "kind": self.synthesizer.config.model.kind,
             "step": manifest["step"],
             "created": manifest["created"],
-            "consent": manifest.get("consent") or None,
+            "consent": self.origin.consented,
         }
 
 

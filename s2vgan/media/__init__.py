@@ -5,7 +5,7 @@ moment. Start offsets, edit lists, variable frame rates and encoder delays are p
 """
 
 from s2vgan.media.encode import video_file, write_video, write_wav
-from s2vgan.media.files import MAX_PIXELS, MAX_SECONDS
+from s2vgan.media.files import MAX_PIXELS, MAX_SECONDS, read_tags
 from s2vgan.media.patch import REACH, Patch
 from s2vgan.media.picture import Picture, Probe, on_grid, pictures, probe
 from s2vgan.media.sound import Track, read_audio, read_track
@@ -25,6 +25,7 @@ __all__ = [
     "pictures",
     "probe",
     "read_audio",
+    "read_tags",
     "read_track",
     "video_file",
     "write_video",

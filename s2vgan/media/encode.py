@@ -3,7 +3,7 @@
 import os
 import uuid
 import wave
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,6 +23,7 @@ def write_video(
     *,
     crf: int = 18,
     preset: str = "veryfast",
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write an MP4 (H.264, AAC), whole or not at all. Picture and sound both start at 0.
 
@@ -35,11 +36,14 @@ def write_video(
         sample_rate: of the sound in Hz; kept in the file.
         crf: quality of H.264, 0 to 51, lower is better.
         preset: speed of the encoder, an x264 name.
+        metadata: tags of the file, such as ``title`` and ``comment``.
 
     Raises:
         ValueError: if there is no frame.
     """
-    with video_file(path, fps, audio, sample_rate, crf=crf, preset=preset) as encoder:
+    with video_file(
+        path, fps, audio, sample_rate, crf=crf, preset=preset, metadata=metadata
+    ) as encoder:
         for pixels in frames:
             encoder.add(pixels)
 
@@ -53,6 +57,7 @@ def video_file(
     *,
     crf: int = 18,
     preset: str = "veryfast",
+    metadata: Mapping[str, str] | None = None,
 ) -> Iterator["Encoder"]:
     """:func:`write_video` for pictures that come one by one: add them to what this gives.
 
@@ -65,6 +70,7 @@ def video_file(
     options = {"movflags": "+faststart"}
     try:
         with av.open(str(temporary), "w", format="mp4", options=options) as output:
+            output.metadata.update(metadata or {})
             encoder = Encoder(output, h264(crf, preset), fps, audio, sample_rate, 10 * fps)
             yield encoder
             encoder.close()

@@ -77,6 +77,16 @@ def open_file(source: str | Path | bytes) -> Any:
     return container
 
 
+def read_tags(path: str | Path) -> dict[str, str]:
+    """The tags of a file's container, such as ``title`` and ``comment``.
+
+    Raises:
+        SourceError: as :func:`open_file`.
+    """
+    with open_file(path) as container:
+        return dict(container.metadata)
+
+
 def video_stream(container: Any, name: str | Path) -> Any:
     """The first stream that is a moving picture (a cover image is none).
 

@@ -1,7 +1,7 @@
 """Films that are written while they are made: fragmented MP4, WebM and GIF."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any, Final
 
@@ -31,11 +31,20 @@ class StreamWriter:
         fps: frames a second.
         audio: (n,) float32 mono in [-1, 1], or None for no sound.
         sample_rate: of the sound in Hz; WebM takes 8000, 12000, 16000, 24000 or 48000.
+        metadata: tags of the file, such as ``title`` and ``comment``.
     """
 
-    def __init__(self, kind: str, fps: int, audio: np.ndarray | None, sample_rate: int) -> None:
+    def __init__(
+        self,
+        kind: str,
+        fps: int,
+        audio: np.ndarray | None,
+        sample_rate: int,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         self._pipe = _Pipe()
         self._output = av.open(self._pipe, "w", format=kind, options=_OPTIONS[kind])
+        self._output.metadata.update(metadata or {})
         self._encoder: Encoder | _Gif
         if kind == "gif":
             self._encoder = _Gif(self._output, fps)
@@ -61,7 +70,12 @@ class StreamWriter:
 
 
 def encode_fragmented(
-    frames: Iterable[np.ndarray], fps: int, audio: np.ndarray | None, sample_rate: int
+    frames: Iterable[np.ndarray],
+    fps: int,
+    audio: np.ndarray | None,
+    sample_rate: int,
+    *,
+    metadata: Mapping[str, str] | None = None,
 ) -> Iterator[bytes]:
     """A fragmented MP4 in pieces; frames are read only as fast as the pieces are taken.
 
@@ -70,6 +84,7 @@ def encode_fragmented(
         fps: frames a second.
         audio: (n,) float32 mono in [-1, 1], or None for no sound.
         sample_rate: of the sound in Hz.
+        metadata: tags of the file.
 
     Yields:
         Non-empty pieces of the file, in order.
@@ -77,7 +92,7 @@ def encode_fragmented(
     Raises:
         ValueError: if there is no frame.
     """
-    writer = StreamWriter("mp4", fps, audio, sample_rate)
+    writer = StreamWriter("mp4", fps, audio, sample_rate, metadata)
     for pixels in frames:
         if piece := writer.write([pixels]):
             yield piece

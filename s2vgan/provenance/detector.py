@@ -23,6 +23,7 @@ FALSE_ALARM: Final = 1e-6  # highest probability at which a watermark counts as 
 STARTS: Final = 5  # moments within a slot at which the video may have been cut
 TRIALS: Final = STARTS * SLOTS  # moments that are tried in all
 PERIOD: Final = SLOTS * SLOT_SECONDS
+_LEAST: Final = 1e-300  # probability that is told: what underflows is not 0
 _FLOOR: Final = 1.0  # variance of a cell in levels squared below which none counts more
 
 
@@ -58,7 +59,8 @@ def detect(path: str | Path, key: str) -> Detection:
 
 def judge(statistic: float, seconds: float) -> Detection:
     """What a statistic of :func:`correlate` means."""
-    bound = min(1.0, TRIALS * float(np.exp(-(max(statistic, 0.0) ** 2) / 2)))
+    bound = TRIALS * float(np.exp(-(max(statistic, 0.0) ** 2) / 2))
+    bound = min(1.0, max(bound, _LEAST))
     return Detection(bound <= FALSE_ALARM, statistic, bound, seconds)
 
 

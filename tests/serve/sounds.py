@@ -1,11 +1,18 @@
 """Sound files and clients for the tests of the service."""
 
 import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import av
 import httpx
 import numpy as np
+import uvicorn
+from fastapi import FastAPI
 
 from serve.limits import Limits
 from serve.service import Service
@@ -51,3 +58,34 @@ def tone(seconds: float, rate: int = RATE) -> np.ndarray:
     return (0.3 * np.sin(2 * np.pi * 220 * np.arange(round(seconds * rate)) / rate)).astype(
         np.float32
     )
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def served(api: FastAPI) -> Iterator[str]:
+    """An application behind a real socket; gives ``127.0.0.1:PORT``."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(api, "127.0.0.1", port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server ended by itself"
+            time.sleep(0.02)
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+
+
+def soon(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    """Whether something comes true in time."""
+    end = time.monotonic() + seconds
+    while not (done := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return done

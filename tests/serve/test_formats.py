@@ -3,13 +3,15 @@
 import io
 import zipfile
 from itertools import pairwise
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from s2vgan.media import StreamWriter
+from s2vgan.media import StreamWriter, read_tags
+from s2vgan.provenance import detect, read_credentials, watermark_key
 from serve.api import build
 from serve.voices import Voice
 from tests.serve.sounds import RATE, opened, refusal, service_of, sound, tone
@@ -36,6 +38,14 @@ def clicks(film: bytes) -> tuple[np.ndarray, float]:
     heard = np.concatenate([np.atleast_2d(frame.to_ndarray())[0] for frame in frames])
     loud = np.flatnonzero(np.abs(heard) > 0.3)
     return start + loud[np.r_[True, np.diff(loud) > rate / 2]] / rate, len(heard) / rate
+
+
+@pytest.mark.parametrize("kind", ["mp4", "webm"])
+def test_films_say_that_they_are_made(kind: str, client: TestClient, tmp_path: Path) -> None:
+    path = tmp_path / f"film.{kind}"
+    path.write_bytes(client.post(f"/v1/speak?format={kind}", content=sound(3)).content)
+    assert "Synthetic" in " ".join(read_tags(path).values())
+    assert detect(path, watermark_key()).found
 
 
 @pytest.mark.parametrize("kind", ["mp4", "webm", "gif"])
@@ -127,11 +137,14 @@ def test_frames_are_a_zip_of_what_is_said(client: TestClient, voice: Voice) -> N
     assert np.abs(below - spoken[:, 16:]).mean() < 8, "scaled and marked, but the same face"
 
 
-def test_a_complete_mp4_is_not_in_fragments(client: TestClient) -> None:
+def test_a_complete_mp4_is_signed_and_not_in_fragments(client: TestClient, tmp_path: Path) -> None:
     film = client.post("/v1/speak?stream=0", content=sound(1)).content
     boxes = [film[place + 4 : place + 8] for place in places(film)]
     assert boxes.index(b"moov") < boxes.index(b"mdat") and b"moof" not in boxes
     assert flashes(film)[1] == 30
+    (tmp_path / "film.mp4").write_bytes(film)
+    credentials = read_credentials(tmp_path / "film.mp4")
+    assert credentials is not None and credentials.model["name"] == "small"
     refused = client.post("/v1/speak?stream=0&format=gif", content=sound(1))
     assert refused.status_code == 422 and "only an MP4" in refusal(refused)
 

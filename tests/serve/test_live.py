@@ -1,6 +1,7 @@
 import asyncio
 import io
 import json
+import socket
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.websockets import WebSocketDisconnect
+from websockets.sync.client import connect
 
 from s2vgan.errors import SourceError
 from serve.access import Access
@@ -22,7 +24,7 @@ from serve.live import MAX_MESSAGE
 from serve.observability import Meters
 from serve.pictures import Finish
 from serve.voices import Voice
-from tests.serve.sounds import RATE, refusal, service_of, sound, tone
+from tests.serve.sounds import RATE, refusal, served, service_of, soon, sound, tone
 
 SPEECH = (tone(1.27) * 32767).astype("<i2")
 
@@ -179,16 +181,30 @@ def test_nonsense_and_silence_are_refused_with_a_sentence(
     assert talk(quick, SPEECH.tobytes(), []), "the next one is served"
 
 
-def test_a_client_that_vanishes_leaves_nothing_behind(voice: Voice) -> None:
-    service = service_of(voice)
-    with TestClient(build(service)) as client:
-        for _ in range(3):
-            with client.websocket_connect("/v1/stream") as line:
-                line.send_json({})
-                line.send_bytes(SPEECH.tobytes())
-                line.receive()
-        assert talk(client, SPEECH.tobytes(), [])
-    assert service.gate.inside == 0 and not service.batcher._sessions
+def test_clients_that_vanish_or_do_not_read_leave_nothing_behind(voice: Voice) -> None:
+    service = service_of(voice, Limits(idle=1.0))
+    with served(build(service)) as where:
+        for number in range(3):
+            line = connect(f"ws://{where}/v1/stream")
+            line.send('{"size": 512}')
+            line.send(SPEECH.tobytes())
+            if number:
+                line.recv()
+            line.socket.close()  # without a word
+        reader = socket.create_connection(tuple(where.split(":")))  # type: ignore[arg-type]
+        reader.sendall(
+            f"GET /v1/stream HTTP/1.1\r\nHost: {where}\r\nConnection: Upgrade\r\n"
+            "Upgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+            "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+        )  # shakes hands, and says nothing more
+        with connect(f"ws://{where}/v1/stream") as other:
+            other.send("{}")
+            other.send(SPEECH.tobytes())
+            other.send('{"end": true}')
+            received = list(other)
+        assert len(received) == 1 + 13 + 1, "who behaves is served"
+        assert soon(lambda: service.gate.inside == 0 and not service.batcher._sessions)
+        reader.close()
 
 
 def test_no_more_lines_than_allowed(quick: TestClient) -> None:
@@ -218,3 +234,6 @@ def test_pages_of_other_hosts_hear_nothing(voice: Voice) -> None:
         with client.websocket_connect("/v1/stream", headers=own) as line:
             line.send_json({})
             assert line.receive_json()["ready"]
+            line.send_json({"end": True})
+            while line.receive().get("type") != "websocket.close":
+                pass
