@@ -12,22 +12,33 @@ by default S2VGAN_MODEL, and without it the champion.
 import argparse
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
+from ray.serve.config import BackpressureConfig
+from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
 
 from s2vgan import cluster, tracking
 from s2vgan.errors import S2VError
 from s2vgan.ports import require_free_port
-from serve.api import Voice, build
+from serve.access import Access
+from serve.api import build
+from serve.limits import Limits
+from serve.observability import Meters, log_to_stderr
+from serve.service import Service
+from serve.voices import Voice, Voices
 
-HOST = "127.0.0.1"  # nobody but this machine: there is no authentication yet
+HOST = "127.0.0.1"  # nobody but this machine
 PORT = 8000
+DRAIN_SECONDS = 60.0  # that those who speak are given when the service ends
 
 
 def default_model() -> str:
@@ -41,62 +52,124 @@ class Settings(BaseModel):
     Attributes:
         model: run folder, ``models:/s2vgan@champion``, ``models:/s2vgan/3``, ``runs:/<id>/model``.
         mlflow: URI of the MLflow store that knows it.
+        unlabelled: whether a request may switch the visible label off.
+        max_body: bytes of a sound file, at most.
+        max_seconds: of speech of a request or a live stream.
+        speakers: requests and live streams that a replica serves at a time.
+        waiting: requests that may wait for their turn.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(default_factory=default_model)
     mlflow: str = Field(default_factory=tracking.tracking_uri)
+    unlabelled: bool = False
+    max_body: int = Field(default=Limits.body, ge=1)
+    max_seconds: float = Field(default=Limits.seconds, gt=0)
+    speakers: int = Field(default=Limits.speakers, ge=1)
+    waiting: int = Field(default=Limits.waiting, ge=0)
 
 
 @serve.deployment(
-    max_ongoing_requests=8,
+    # More than the application lets in, so that it can refuse by itself, and be asked how it is.
+    max_ongoing_requests=64,
     max_queued_requests=32,
+    backpressure_config=BackpressureConfig(status_code=429, retry_after_s=5),
     max_constructor_retry_count=2,  # a model that is not there will not be there in a minute
+    graceful_shutdown_timeout_s=DRAIN_SECONDS,
 )
 @serve.ingress()
 class Speaker:
     """One replica: loads its model once, then speaks."""
 
-    def __init__(self, model: str, mlflow: str) -> None:
-        self._voice = Voice.load(model, mlflow)
+    def __init__(self, settings: dict[str, Any]) -> None:
+        log_to_stderr()
+        access = Access.from_environment()
+        for host in _hosts():
+            access.require_for(host)
+        chosen = Settings(**settings)
+        limits = Limits(
+            body=chosen.max_body,
+            seconds=chosen.max_seconds,
+            speakers=chosen.speakers,
+            waiting=chosen.waiting,
+        )
+        first = Voice.load(chosen.model, chosen.mlflow)
+        self._service = Service(
+            Voices(chosen.model, chosen.mlflow, first),
+            limits,
+            access,
+            chosen.unlabelled,
+            Meters(serve.get_replica_context().replica_id.unique_id),
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """Called by Ray Serve once the model is loaded."""
-        return build(self._voice)
+        return build(self._service)
+
+    async def drain(self) -> None:
+        """Let nobody in any more, and wait for those who speak."""
+        await self._service.gate.drain()
+
+
+def _hosts() -> list[str]:
+    """Addresses that Ray Serve binds; none where it runs without a cluster."""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return [] if client is None else [client.http_config.host]
 
 
 def app(settings: Settings) -> Application:
     """Build the application; Ray Serve calls this with the arguments it was given."""
     ref = settings.model
-    if not ref.startswith("models:/"):  # an alias stays one: each replica asks when it starts
+    if not ref.startswith("models:/"):  # an alias stays one: each replica follows it
         ref = tracking.resolve(ref)
-    return Speaker.bind(ref, settings.mlflow)  # type: ignore[attr-defined]  # a decorated class
+    arguments = settings.model_dump() | {"model": ref}
+    return Speaker.bind(arguments)  # type: ignore[attr-defined]  # a decorated class
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve on this machine until Ctrl-C; 2 if that cannot start."""
+    """Serve on this machine until Ctrl-C or SIGTERM; 2 if that cannot start."""
     parser = argparse.ArgumentParser(prog="serve/app.py", description="Serve a talking face.")
     parser.add_argument("--model", default=default_model(), help="run folder or models:/NAME@ALIAS")
+    parser.add_argument("--host", default=HOST, help="0.0.0.0 for the network; asks for a token")
     parser.add_argument("--port", type=int, default=PORT)
     options = parser.parse_args(argv)
     try:
-        require_free_port(options.port, HOST)
+        Access.from_environment().require_for(options.host)
+        require_free_port(options.port, options.host)
         Voice.load(options.model)  # say what is wrong with the model before anything starts
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         cluster.connect()
-        serve.start(http_options={"host": HOST, "port": options.port})
-        serve.run(app(Settings(model=options.model)))
+        serve.start(http_options={"host": options.host, "port": options.port})
+        handle = serve.run(app(Settings(model=options.model)))
     except S2VError as error:
         print(error, file=sys.stderr)
         return 2
     print(f"Open http://localhost:{options.port}/ (Ctrl-C ends it).", flush=True)
-    try:
-        threading.Event().wait()
-    except KeyboardInterrupt:
-        if not cluster.is_local():  # a local Ray ends with this process
-            serve.shutdown()
+    _wait()
+    _drain(handle)
+    if not cluster.is_local():  # a local Ray ends with this process
+        serve.shutdown()
     return 0
+
+
+def _wait() -> None:
+    """Until Ctrl-C or SIGTERM."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    ended.wait()
+
+
+def _drain(handle: DeploymentHandle) -> None:
+    """Let those who speak finish; a second Ctrl-C does not wait for them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        handle.drain.remote().result(timeout_s=DRAIN_SECONDS)
+    except TimeoutError:
+        print(f"Some still spoke after {DRAIN_SECONDS:g} s; ended.", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Ended at once.", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ Time is the presentation clock of the file, in seconds: what a player shows and 
 moment. Start offsets, edit lists, variable frame rates and encoder delays are part of it.
 """
 
-from s2vgan.media.encode import encode_fragmented, write_video, write_wav
+from s2vgan.media.encode import video_file, write_video, write_wav
 from s2vgan.media.files import MAX_PIXELS, MAX_SECONDS, read_tags
 from s2vgan.media.patch import REACH, Patch
 from s2vgan.media.picture import Picture, Probe, on_grid, pictures, probe
 from s2vgan.media.sound import Track, read_audio, read_track
+from s2vgan.media.streaming import StreamWriter, encode_fragmented
 
 __all__ = [
     "MAX_PIXELS",
@@ -17,6 +18,7 @@ __all__ = [
     "Patch",
     "Picture",
     "Probe",
+    "StreamWriter",
     "Track",
     "encode_fragmented",
     "on_grid",
@@ -25,6 +27,7 @@ __all__ = [
     "read_audio",
     "read_tags",
     "read_track",
+    "video_file",
     "write_video",
     "write_wav",
 ]

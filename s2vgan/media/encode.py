@@ -1,10 +1,11 @@
-"""Writing MP4: H.264 and AAC, as a file or as a stream."""
+"""Writing films: pictures and the sound beside them, in step; and WAV."""
 
-import io
 import os
 import uuid
 import wave
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -40,16 +41,39 @@ def write_video(
     Raises:
         ValueError: if there is no frame.
     """
+    with video_file(
+        path, fps, audio, sample_rate, crf=crf, preset=preset, metadata=metadata
+    ) as encoder:
+        for pixels in frames:
+            encoder.add(pixels)
+
+
+@contextmanager
+def video_file(
+    path: str | Path,
+    fps: int,
+    audio: np.ndarray | None,
+    sample_rate: int,
+    *,
+    crf: int = 18,
+    preset: str = "veryfast",
+    metadata: Mapping[str, str] | None = None,
+) -> Iterator["Encoder"]:
+    """:func:`write_video` for pictures that come one by one: add them to what this gives.
+
+    Raises:
+        ValueError: at its end, if there was no picture.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    options = {"movflags": "+faststart"}
     try:
-        with av.open(
-            str(temporary), "w", format="mp4", options={"movflags": "+faststart"}
-        ) as output:
+        with av.open(str(temporary), "w", format="mp4", options=options) as output:
             output.metadata.update(metadata or {})
-            for _ in _encode(output, frames, fps, audio, sample_rate, crf, preset, 10 * fps):
-                pass
+            encoder = Encoder(output, h264(crf, preset), fps, audio, sample_rate, 10 * fps)
+            yield encoder
+            encoder.close()
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -71,118 +95,106 @@ def write_wav(path: str | Path, audio: np.ndarray, sample_rate: int = 16000) -> 
         temporary.unlink(missing_ok=True)
 
 
-class _Pipe(io.RawIOBase):
-    """Collects what the muxer writes, in order; it cannot seek."""
+@dataclass(frozen=True)
+class Codecs:
+    """How pictures and sound are compressed.
 
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
+    Attributes:
+        video: FFmpeg's name of the encoder of pictures.
+        options: of that encoder.
+        audio: FFmpeg's name of the encoder of sound.
+    """
 
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.parts.append(bytes(data))
-        return len(data)
-
-    def take(self) -> bytes:
-        data, self.parts = b"".join(self.parts), []
-        return data
+    video: str
+    options: dict[str, str]
+    audio: str
 
 
-def encode_fragmented(
-    frames: Iterable[np.ndarray],
-    fps: int,
-    audio: np.ndarray | None,
-    sample_rate: int,
-    *,
-    crf: int = 20,
-    preset: str = "ultrafast",
-    metadata: Mapping[str, str] | None = None,
-) -> Iterator[bytes]:
-    """Encode a fragmented MP4 that a browser plays while it arrives; a fragment holds 1 s.
+def h264(crf: int, preset: str) -> Codecs:
+    """H.264 and AAC, as MP4 holds them.
 
     Args:
-        frames: (H, W, 3) uint8 RGB each; read only as fast as the bytes are taken.
+        crf: quality, 0 to 51, lower is better.
+        preset: speed of the encoder, an x264 name.
+    """
+    return Codecs("libx264", {"crf": f"{crf}", "preset": preset}, "aac")
+
+
+class Encoder:
+    """Encodes pictures as they come, with as much of the sound as belongs to them.
+
+    Args:
+        output: an open container of PyAV.
+        codecs: what to compress with.
         fps: frames a second.
         audio: (n,) float32 mono in [-1, 1], or None for no sound.
         sample_rate: of the sound in Hz.
-        crf: quality of H.264, 0 to 51, lower is better.
-        preset: speed of the encoder, an x264 name.
-        metadata: tags of the file, such as ``title`` and ``comment``.
-
-    Yields:
-        Non-empty pieces of the file, in order.
-
-    Raises:
-        ValueError: if there is no frame.
+        gop: frames from one key frame to the next.
     """
-    pipe = _Pipe()
-    # delay_moov: with empty_moov the header is written before the sound's delay is known, and
-    # the sound comes 64 ms late (1,024 samples of AAC at 16 kHz).
-    options = {"movflags": "+frag_keyframe+delay_moov+default_base_moof"}
-    with av.open(pipe, "w", format="mp4", options=options) as output:
-        output.metadata.update(metadata or {})
-        for _ in _encode(output, frames, fps, audio, sample_rate, crf, preset, fps):
-            if pipe.parts:
-                yield pipe.take()
-    if pipe.parts:
-        yield pipe.take()
 
+    def __init__(
+        self,
+        output: Any,
+        codecs: Codecs,
+        fps: int,
+        audio: np.ndarray | None,
+        sample_rate: int,
+        gop: int,
+    ) -> None:
+        self._output, self._codecs, self._fps, self._gop = output, codecs, fps, gop
+        self._audio = None if audio is None or not len(audio) else audio
+        self._sample_rate = sample_rate
+        self._video: Any = None
+        self._sound: Any = None
+        self._frames = self._samples = 0  # sent so far
 
-def _encode(
-    output: Any,
-    frames: Iterable[np.ndarray],
-    fps: int,
-    audio: np.ndarray | None,
-    sample_rate: int,
-    crf: int,
-    preset: str,
-    gop: int,
-) -> Iterator[None]:
-    """Encode and mux, sound and picture in step; yields after every frame."""
-    video: Any = None
-    sound: Any = None
-    sent = 0
-
-    def send(until: int) -> None:
-        nonlocal sent
-        assert audio is not None
-        part = np.clip(np.asarray(audio[sent:until], np.float32), -1, 1)
-        if len(part):
-            frame = av.AudioFrame.from_ndarray(part[None], format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = sample_rate, sent
-            frame.time_base = Fraction(1, sample_rate)
-            output.mux(sound.encode(frame))
-            sent += len(part)
-
-    for number, pixels in enumerate(frames):
+    def add(self, pixels: np.ndarray) -> None:
+        """Encode the next picture, (H, W, 3) uint8 RGB; odd sizes grow by one pixel."""
         height, width = pixels.shape[:2]
         if height % 2 or width % 2:
             pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        if video is None:
-            quality = {"crf": f"{crf}", "preset": preset}
-            video = output.add_stream("libx264", rate=fps, options=quality)
-            video.height, video.width = pixels.shape[:2]
-            video.pix_fmt = "yuv420p"
-            video.gop_size = gop
-            video.codec_context.colorspace, video.codec_context.color_range = (
-                6,
-                1,
-            )  # BT.601, limited
-            if audio is not None and len(audio):
-                sound = output.add_stream("aac", rate=sample_rate, layout="mono")
-                sound.bit_rate = 96_000
+        if self._video is None:
+            self._begin(*pixels.shape[:2])
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-        frame.pts, frame.time_base = number, Fraction(1, fps)
-        output.mux(video.encode(frame))
-        if sound is not None:
-            send((number + 1) * sample_rate // fps)
-        yield
-    if video is None:
-        raise ValueError("no frame to write")
-    if sound is not None:
-        assert audio is not None
-        send(len(audio))
-        output.mux(sound.encode(None))
-    output.mux(video.encode(None))
-    yield
+        frame.pts, frame.time_base = self._frames, Fraction(1, self._fps)
+        self._output.mux(self._video.encode(frame))
+        self._frames += 1
+        self._send(self._frames * self._sample_rate // self._fps)
+
+    def close(self) -> None:
+        """Encode what is left: the end of the sound, and what the encoders kept back.
+
+        Raises:
+            ValueError: if there was no picture.
+        """
+        if self._video is None:
+            raise ValueError("no frame to write")
+        if self._audio is not None:
+            self._send(len(self._audio))
+            self._output.mux(self._sound.encode(None))
+        self._output.mux(self._video.encode(None))
+
+    def _begin(self, height: int, width: int) -> None:
+        codecs = self._codecs
+        self._video = self._output.add_stream(codecs.video, rate=self._fps, options=codecs.options)
+        self._video.height, self._video.width = height, width
+        self._video.pix_fmt, self._video.gop_size = "yuv420p", self._gop
+        context = self._video.codec_context
+        context.colorspace, context.color_range = 6, 1  # BT.601, limited
+        if self._audio is not None:
+            self._sound = self._output.add_stream(
+                codecs.audio, rate=self._sample_rate, layout="mono"
+            )
+            self._sound.bit_rate = 96_000
+
+    def _send(self, until: int) -> None:
+        if self._audio is None:
+            return
+        part = np.clip(np.asarray(self._audio[self._samples : until], np.float32), -1, 1)
+        if not len(part):
+            return
+        frame = av.AudioFrame.from_ndarray(part[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = self._sample_rate, self._samples
+        frame.time_base = Fraction(1, self._sample_rate)
+        self._output.mux(self._sound.encode(frame))
+        self._samples += len(part)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.serve.test_api import opened, sound
+from tests.serve.sounds import opened, sound
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120  # until a service on a busy machine is given up

@@ -1,0 +1,137 @@
+"""What one client may take, so that there is something left for the others."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from serve.problems import Refusal
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one replica. Times are in seconds.
+
+    Attributes:
+        body: bytes of a sound file, at most.
+        seconds: of speech of one request, and of one live stream.
+        body_seconds: for a body to arrive.
+        idle: until a client that is expected to send or to read, and does not, is left.
+        request_seconds: for an answer, from the moment at which the body is there.
+        speakers: requests and live streams that are served at a time.
+        waiting: requests that may wait for their turn; one more is refused at once.
+        queue_seconds: that a request waits for its turn.
+    """
+
+    body: int = 64 << 20
+    seconds: float = 600.0  # a small file can hold hours
+    body_seconds: float = 60.0
+    idle: float = 20.0
+    request_seconds: float = 300.0
+    speakers: int = 16
+    waiting: int = 16
+    queue_seconds: float = 30.0
+
+
+class Gate:
+    """Lets so many speak at a time, so many wait, and sends the rest away at once.
+
+    Attributes:
+        speaking: those who have their turn.
+        inside: these, and those who are still sending or wait.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._turns = asyncio.Semaphore(limits.speakers)
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._draining = False
+        self.inside = self.speaking = 0
+
+    @property
+    def draining(self) -> bool:
+        """Whether nobody is let in any more."""
+        return self._draining
+
+    @asynccontextmanager
+    async def enter(self) -> AsyncIterator[None]:
+        """A place in the service, for as long as a request lasts.
+
+        Raises:
+            Refusal: 503 while draining, 429 if it is full.
+        """
+        if self._draining:
+            raise Refusal(503, "this service is about to end; try again in a moment.", 5)
+        if self.inside >= self._limits.speakers + self._limits.waiting:
+            raise Refusal(429, "too many speak already; try again in a few seconds.", 5)
+        self.inside += 1
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            self.inside -= 1
+            if not self.inside:
+                self._empty.set()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """The turn to speak; to be asked for inside of :meth:`enter`.
+
+        Raises:
+            Refusal: 429 if it does not come in time.
+        """
+        try:
+            async with asyncio.timeout(self._limits.queue_seconds):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise Refusal(429, "others spoke all the time; try again later.", 10) from None
+        self.speaking += 1
+        try:
+            yield
+        finally:
+            self.speaking -= 1
+            self._turns.release()
+
+    async def drain(self) -> None:
+        """Let nobody in any more, and wait until all have left."""
+        self._draining = True
+        await self._empty.wait()
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """The request's body, refused as soon as it is known to be too large or too slow.
+
+    Raises:
+        Refusal: 413, 415 for a form, or 408.
+    """
+    # Only a multipart body is surely a form: curl --data-binary calls any file urlencoded.
+    if request.headers.get("content-type", "").startswith("multipart/"):
+        raise Refusal(
+            415,
+            "send the sound file itself as the body, not a form: curl --data-binary @in.wav URL.",
+        )
+    too_large = Refusal(
+        413,
+        f"the sound file is larger than {limits.body >> 20} MiB; cut it, or send FLAC or MP3.",
+    )
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limits.body:
+        raise too_large
+    body = bytearray()
+    chunks = request.stream()
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            while (chunk := await asyncio.wait_for(anext(chunks, None), limits.idle)) is not None:
+                body += chunk
+                if len(body) > limits.body:
+                    raise too_large
+    except TimeoutError:
+        raise Refusal(
+            408,
+            f"the sound file did not arrive within {limits.body_seconds:g} s (or nothing of it "
+            f"within {limits.idle:g} s); send it faster, or as FLAC or MP3.",
+        ) from None
+    return bytes(body)

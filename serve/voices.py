@@ -1,0 +1,165 @@
+"""The models that speak: the one by default, which follows its alias, and others by name."""
+
+import asyncio
+import logging
+import re
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from s2vgan import artifact, tracking
+from s2vgan.errors import RunError, S2VError
+from s2vgan.provenance import Origin
+from s2vgan.synthesis import Synthesizer
+from serve.problems import Refusal
+
+KEPT = 4  # models in memory beside the one by default
+POLL_SECONDS = 10.0  # between two looks at the alias
+RETRY_SECONDS = 300.0  # until a version that could not speak is tried again
+
+# No path, no address: a client names registered models alone.
+_NAME = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,63})(@[A-Za-z0-9_-]{1,64}|/[0-9]{1,9})?")
+_log = logging.getLogger("s2vgan.serve")
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A loaded model and where it came from.
+
+    Attributes:
+        synthesizer: speaks.
+        reference: such as ``models:/s2vgan/3`` or the run's folder.
+    """
+
+    synthesizer: Synthesizer
+    reference: str
+
+    @classmethod
+    def load(cls, ref: str, uri: str | None = None) -> "Voice":
+        """Fetch and load a model, and let it speak once: the first time costs more.
+
+        Raises:
+            RunError: if there is no such model, or its weights are no numbers.
+        """
+        exact = tracking.resolve(ref, uri)
+        model = artifact.load(tracking.fetch_model(exact, uri))
+        if not all(torch.isfinite(value).all() for value in model.face.state_dict().values()):
+            raise RunError(f"{exact}: its weights hold what is no number; train it again.")
+        synthesizer = Synthesizer(model)
+        synthesizer.speak(np.zeros(synthesizer.spec.sample_rate, np.float32))
+        return cls(synthesizer, exact)
+
+    @property
+    def origin(self) -> Origin:
+        """What is told of the model in what it makes."""
+        return Origin.of(self.synthesizer.manifest, self.reference)
+
+    def card(self) -> dict[str, Any]:
+        """What ``/v1/model`` says."""
+        manifest = self.synthesizer.manifest
+        registered = self.reference.startswith("models:/")
+        name, _, version = self.reference.removeprefix("models:/").partition("/")
+        return {
+            "name": name if registered else manifest["name"],
+            "version": version if registered else None,
+            "reference": self.reference,
+            "spec": self.synthesizer.spec.to_dict(),
+            "mlflow_run": manifest["mlflow_run"] or None,
+            "dataset": manifest["dataset"],
+            "sha256": manifest["files"]["model.safetensors"],
+            "kind": self.synthesizer.config.model.kind,
+            "step": manifest["step"],
+            "created": manifest["created"],
+            "consent": self.origin.consented,
+        }
+
+
+class Voices:
+    """The models of a replica.
+
+    A new version that its alias names is loaded and tried beside the old one, and takes its place
+    for the requests that come after; those that run keep the old one. If it cannot speak, the old
+    one stays.
+
+    Args:
+        default: reference of the model that speaks if none is named.
+        uri: of the MLflow store.
+        first: that model, loaded.
+        kept: others that are kept in memory; beyond them the least recently used one is dropped.
+    """
+
+    def __init__(self, default: str, uri: str | None, first: Voice, kept: int = KEPT) -> None:
+        self._default, self._uri, self._kept = default, uri, kept
+        self.champion = first
+        self._others: OrderedDict[str, Voice] = OrderedDict()
+        self._loading = asyncio.Lock()
+        self._refused: str | None = None  # the version that could not speak
+        self._retry_at = 0.0
+
+    async def get(self, name: str | None) -> Voice:
+        """The model of a name such as ``s2vgan``, ``s2vgan@champion`` or ``s2vgan/3``.
+
+        Raises:
+            Refusal: 422 for what is no name, 404 if there is no such model, 503 if it cannot speak.
+        """
+        if name is None:
+            return self.champion
+        parts = _NAME.fullmatch(name)
+        if parts is None:
+            raise Refusal(422, "model: use NAME, NAME@ALIAS or NAME/VERSION of a registered model.")
+        exact = name if parts["name"] != name else f"{name}@{tracking.ALIAS}"
+        try:
+            found = await asyncio.to_thread(tracking.resolve, f"models:/{exact}", self._uri)
+        except RunError as error:
+            _log.info("no such model", extra={"fields": {"model": name, "detail": str(error)}})
+            raise Refusal(
+                404, f"no registered model {name}; leave model out for the default."
+            ) from None
+        if found == self.champion.reference:
+            return self.champion
+        async with self._loading:
+            if found not in self._others:
+                self._others[found] = await self._load(found, name)
+                if len(self._others) > self._kept:
+                    self._others.popitem(last=False)
+            self._others.move_to_end(found)
+            return self._others[found]
+
+    async def _load(self, ref: str, name: str) -> Voice:
+        try:
+            return await asyncio.to_thread(Voice.load, ref, self._uri)
+        except S2VError as error:
+            _log.warning("unusable model", extra={"fields": {"model": ref, "detail": str(error)}})
+            missing = isinstance(error, RunError) and "no such model" in str(error)
+            status, what = (404, "does not exist") if missing else (503, "cannot speak")
+            raise Refusal(
+                status, f"model {name} {what}; leave model out for the default."
+            ) from None
+
+    async def follow(self, seconds: float = POLL_SECONDS) -> None:
+        """Look at the alias again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Take the version that the alias names now, if it is another one and can speak."""
+        exact = self._default
+        try:
+            exact = await asyncio.to_thread(tracking.resolve, self._default, self._uri)
+            if exact == self.champion.reference:
+                return
+            if exact == self._refused and time.monotonic() < self._retry_at:
+                return
+            self.champion = await asyncio.to_thread(Voice.load, exact, self._uri)
+            _log.info("new model", extra={"fields": {"model": exact}})
+        except Exception as error:  # whatever is wrong with it, or with MLflow, the old one speaks
+            self._refused, self._retry_at = exact, time.monotonic() + RETRY_SECONDS
+            _log.warning(
+                "the old model stays",
+                extra={"fields": {"model": exact, "detail": str(error)}},
+            )

@@ -1,0 +1,239 @@
+import asyncio
+import io
+import json
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.websockets import WebSocketDisconnect
+from websockets.sync.client import connect
+
+from s2vgan.errors import SourceError
+from serve.access import Access
+from serve.api import build
+from serve.batching import AHEAD, Batcher, Session
+from serve.limits import Limits
+from serve.live import MAX_MESSAGE
+from serve.observability import Meters
+from serve.pictures import Finish
+from serve.voices import Voice
+from tests.serve.sounds import RATE, refusal, served, service_of, soon, sound, tone
+
+SPEECH = (tone(1.27) * 32767).astype("<i2")
+
+
+@pytest.fixture(scope="module")
+def quick(voice: Voice) -> Iterator[TestClient]:
+    """A service that does not wait long."""
+    limits = Limits(idle=0.3, seconds=3, speakers=2, waiting=0)
+    with TestClient(build(service_of(voice, limits))) as client:
+        yield client
+
+
+def parts_of(message: bytes) -> tuple[int, float, list[bytes]]:
+    """A binary message, by the documented layout."""
+    number, count, seconds = struct.unpack_from("<IId", message)
+    sizes = struct.unpack_from(f"<{count}I", message, 16)
+    ends = 16 + 4 * count + np.cumsum([0, *sizes])
+    assert ends[-1] == len(message)
+    return number, seconds, [message[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def talk(client: TestClient, data: bytes, cuts: list[int], **hello: Any) -> list[bytes]:
+    """All binary messages for a speech that is sent in pieces."""
+    got = []
+    with client.websocket_connect("/v1/stream") as line:
+        line.send_json(hello)
+        ready = line.receive_json()
+        assert ready["ready"] and ready["sample_rate"] == RATE
+        for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+            line.send_bytes(data[start:end])
+        line.send_text('{"end": true}')
+        while (message := line.receive()).get("bytes"):
+            got.append(message["bytes"])
+        assert json.loads(message["text"]) == {"end": True, "groups": len(got)}
+    return got
+
+
+def test_each_group_is_a_message_of_jpegs_with_its_time(quick: TestClient, voice: Voice) -> None:
+    messages = talk(quick, SPEECH.tobytes(), [1, 1001, 20_003], seed=3, size=64)
+    shown = []
+    for number, message in enumerate(messages):
+        told, seconds, files = parts_of(message)
+        assert told == number and seconds == pytest.approx(number * 0.1) and len(files) == 3
+        for file in files:
+            with av.open(io.BytesIO(file), format="image2pipe") as picture:
+                shown.append(next(picture.decode(video=0)).to_ndarray(format="rgb24"))
+    spoken = voice.synthesizer.speak(SPEECH.astype(np.float32) / 32768, seed=3)
+    finish = Finish(service_of(voice), voice.synthesizer.spec, 64, True)
+    wanted = np.stack(finish(spoken)).astype(float)
+    assert np.shape(shown) == wanted.shape
+    assert np.abs(np.stack(shown) - wanted).mean() < 6, "JPEG at quality 90"
+
+
+@settings(max_examples=15, deadline=None)
+@given(cuts=st.lists(st.integers(0, 2 * len(SPEECH)), max_size=8).map(sorted))
+def test_chunks_of_any_length_give_what_the_file_gives(cuts: list[int], voice: Voice) -> None:
+    """Through the batcher, beside another stream; before encoding, within 1/255."""
+    samples = SPEECH.astype(np.float32) / 32768
+
+    async def collect(session: Session) -> np.ndarray:
+        return np.concatenate([frames async for frames in session.frames()])
+
+    async def both() -> tuple[np.ndarray, np.ndarray]:
+        batcher = Batcher(Meters())
+        file = batcher.open(voice.synthesizer.stream(5))
+        live = batcher.open(voice.synthesizer.stream(5), live=True)
+        file.feed(samples)
+        file.end()
+        tasks = [asyncio.create_task(collect(one)) for one in (file, live)]
+        bounds = [0, *(cut // 2 for cut in cuts), len(samples)]
+        for start, end in zip(bounds, bounds[1:], strict=False):
+            live.feed(samples[start:end])
+            await asyncio.sleep(0)
+        live.end()
+        made = await asyncio.gather(*tasks)
+        file.close()
+        live.close()
+        return made[0], made[1]
+
+    made = asyncio.run(both())
+    wanted = voice.synthesizer.speak(samples, seed=5).astype(int)
+    for frames in made:
+        assert frames.shape == wanted.shape and np.abs(frames - wanted).max() <= 1
+
+
+def test_who_does_not_take_frames_is_left_out_and_others_go_on(voice: Voice) -> None:
+    async def run() -> tuple[int, int]:
+        batcher = Batcher(Meters())
+        slow, other = (batcher.open(voice.synthesizer.stream(), live=True) for _ in range(2))
+        for session in (slow, other):
+            session.feed(tone(3))
+            session.end()
+        took = sum([len(frames) async for frames in other.frames()])
+        left = slow.stream.ready  # groups that wait for it, and were not made
+        other.close()
+        slow.close()
+        await asyncio.sleep(0.05)
+        assert batcher._task is None, "the loop ends with the last stream"
+        return took, left
+
+    took, left = asyncio.run(run())
+    assert took >= 90 and left >= 30 - AHEAD
+
+
+def test_speech_that_is_none_harms_its_own_stream_alone(voice: Voice) -> None:
+    async def run() -> int:
+        batcher = Batcher(Meters())
+        bad, good = (batcher.open(voice.synthesizer.stream()) for _ in range(2))
+        bad.feed(np.full(5000, np.nan, np.float32))
+        good.feed(tone(1))
+        good.end()
+        with pytest.raises(SourceError, match="finite"):
+            _ = [frames async for frames in bad.frames()]
+        return sum([len(frames) async for frames in good.frames()])
+
+    assert asyncio.run(run()) == 30
+
+
+def refused(client: TestClient, *messages: str | bytes, code: int) -> str:
+    """The sentence with which a stream is refused, after some messages."""
+    with client.websocket_connect("/v1/stream") as line:
+        for message in messages:
+            line.send_text(message) if isinstance(message, str) else line.send_bytes(message)
+        while "ready" in (answer := line.receive_json()):
+            pass
+        with pytest.raises(WebSocketDisconnect) as closed:
+            line.receive_json()
+    assert closed.value.code == code and answer["title"]
+    return str(answer["detail"])
+
+
+@pytest.mark.parametrize(
+    ("messages", "code", "words"),
+    [
+        (["nonsense"], 1008, "JSON"),
+        (['{"sead": 0}'], 1008, "sead"),
+        (['{"seed": -1}'], 1008, "seed"),
+        (['{"size": 33}'], 1008, "multiple of this model's 32"),
+        (['{"label": false}'], 1008, "leave it on"),
+        (['{"model": "../../etc/passwd"}'], 1008, "NAME@ALIAS"),
+        ([b"\0\0\0"], 1008, "first message is JSON"),
+        (["{}", "{}"], 1008, "end"),
+        (["{}", '{"end": false}'], 1008, "end"),
+        (["{}", b"0" * (MAX_MESSAGE + 1)], 1009, "smaller"),
+        (["{}", b"0" * (2 * RATE * 2), b"0" * (2 * RATE * 2)], 1009, "holds 3 s"),
+        (["{}"], 1008, "nothing came"),
+        ([], 1008, "nothing came"),
+    ],
+)
+def test_nonsense_and_silence_are_refused_with_a_sentence(
+    messages: list[str | bytes], code: int, words: str, quick: TestClient
+) -> None:
+    assert words in refused(quick, *messages, code=code)
+    assert talk(quick, SPEECH.tobytes(), []), "the next one is served"
+
+
+def test_clients_that_vanish_or_do_not_read_leave_nothing_behind(voice: Voice) -> None:
+    service = service_of(voice, Limits(idle=1.0))
+    with served(build(service)) as where:
+        for number in range(3):
+            line = connect(f"ws://{where}/v1/stream")
+            line.send('{"size": 512}')
+            line.send(SPEECH.tobytes())
+            if number:
+                line.recv()
+            line.socket.close()  # without a word
+        reader = socket.create_connection(tuple(where.split(":")))  # type: ignore[arg-type]
+        reader.sendall(
+            f"GET /v1/stream HTTP/1.1\r\nHost: {where}\r\nConnection: Upgrade\r\n"
+            "Upgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+            "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+        )  # shakes hands, and says nothing more
+        with connect(f"ws://{where}/v1/stream") as other:
+            other.send("{}")
+            other.send(SPEECH.tobytes())
+            other.send('{"end": true}')
+            received = list(other)
+        assert len(received) == 1 + 13 + 1, "who behaves is served"
+        assert soon(lambda: service.gate.inside == 0 and not service.batcher._sessions)
+        reader.close()
+
+
+def test_no_more_lines_than_allowed(quick: TestClient) -> None:
+    with quick.websocket_connect("/v1/stream"), quick.websocket_connect("/v1/stream"):
+        assert "too many" in refused(quick, "{}", code=1013)
+        answer = quick.post("/v1/speak", content=sound(0.5))
+        assert answer.status_code == 429 and answer.headers["retry-after"] == "5"
+        assert "too many" in refusal(answer)
+
+
+def test_the_token_is_in_the_first_message(voice: Voice) -> None:
+    service = service_of(voice, access=Access("a token of the house"))
+    with TestClient(build(service)) as client:
+        for hello in ("{}", '{"token": "another"}'):
+            assert "token" in refused(client, hello, code=1008)
+        assert talk(client, SPEECH.tobytes(), [], token="a token of the house")
+
+
+def test_pages_of_other_hosts_hear_nothing(voice: Voice) -> None:
+    with TestClient(build(service_of(voice))) as client:
+        with (
+            pytest.raises(WebSocketDisconnect),
+            client.websocket_connect("/v1/stream", headers={"Origin": "https://evil.example"}),
+        ):
+            pass
+        own = {"Origin": "http://testserver"}
+        with client.websocket_connect("/v1/stream", headers=own) as line:
+            line.send_json({})
+            assert line.receive_json()["ready"]
+            line.send_json({"end": True})
+            while line.receive().get("type") != "websocket.close":
+                pass
