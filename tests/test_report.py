@@ -19,6 +19,7 @@ from s2vgan.media import probe
 from s2vgan.metrics import METRICS, Instruments
 from s2vgan.report import _track, evaluate_and_report, write_report
 from s2vgan.tables import SPLITS, columns, latex, markdown
+from s2vgan.tracking.runs import EXPERIMENT, experiment_id
 from s2vgan.tracking.store import connect
 from tests.test_evaluation import Oracle, write_talking
 
@@ -174,7 +175,7 @@ def test_evaluate_and_report_prints_the_table(
     written = {file.name for file in path.parent.iterdir()}
     assert written == {"metrics.json", "report.html", "table.md", "table.tex"}
     client = connect(uri)
-    [run] = client.search_runs([client.get_experiment_by_name("s2vgan").experiment_id])
+    [run] = client.search_runs([experiment_id(client, uri, EXPERIMENT)])
     assert run.info.status == "FINISHED" and run.data.tags["kind"] == "evaluation"
     dataset = json.loads((path.parent / "metrics.json").read_text())["dataset"]
     assert run.data.tags["dataset"] == dataset
@@ -190,7 +191,7 @@ def test_numbers_of_models_are_in_mlflow(
     (tmp_path / "report" / "metrics.json").write_text("{}")
     _track(evaluation, "somewhere/data", tmp_path / "report")
     client = connect(uri)
-    [run] = client.search_runs([client.get_experiment_by_name("s2vgan").experiment_id])
+    [run] = client.search_runs([experiment_id(client, uri, EXPERIMENT)])
     [row] = [
         row
         for row in evaluation.metrics["rows"]

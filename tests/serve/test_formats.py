@@ -86,7 +86,7 @@ def test_a_film_plays_before_it_is_finished(client: TestClient) -> None:
     assert boxes[0] == b"ftyp" and boxes[1] == b"moov"
     assert boxes.count(b"moof") >= 4
     second = places(cut)[4]  # ftyp, moov, and the first fragment
-    with av.open(io.BytesIO(cut[:second])) as begun:
+    with av.open(io.BytesIO(cut[:second]), "r") as begun:
         assert len(list(begun.decode(video=0))) >= 20
 
 
@@ -122,7 +122,7 @@ def pngs(answer: bytes) -> np.ndarray:
     with zipfile.ZipFile(io.BytesIO(answer)) as archive:
         assert archive.testzip() is None
         for name in archive.namelist():
-            with av.open(io.BytesIO(archive.read(name)), format="png_pipe") as picture:
+            with av.open(io.BytesIO(archive.read(name)), "r", "png_pipe") as picture:
                 shown.append(next(picture.decode(video=0)).to_ndarray(format="rgb24"))
     return np.stack(shown)
 
@@ -154,8 +154,8 @@ def test_sizes_are_multiples_of_the_models(client: TestClient) -> None:
         answer = client.post(f"/v1/speak?size={size}", content=sound(0.3))
         with opened(answer.content) as film:
             assert (film.streams.video[0].width, film.streams.video[0].height) == (size, size)
-    for size, words in ((100, "multiple"), (0, "size"), (544, "multiple"), ("x", "size")):
-        answer = client.post(f"/v1/speak?size={size}", content=sound(0.3))
+    for asked, words in (("100", "multiple"), ("0", "size"), ("544", "multiple"), ("x", "size")):
+        answer = client.post(f"/v1/speak?size={asked}", content=sound(0.3))
         assert answer.status_code == 422 and words in refusal(answer)
 
 

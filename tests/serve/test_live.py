@@ -69,7 +69,7 @@ def test_each_group_is_a_message_of_jpegs_with_its_time(quick: TestClient, voice
         told, seconds, files = parts_of(message)
         assert told == number and seconds == pytest.approx(number * 0.1) and len(files) == 3
         for file in files:
-            with av.open(io.BytesIO(file), format="image2pipe") as picture:
+            with av.open(io.BytesIO(file), "r", "image2pipe") as picture:
                 shown.append(next(picture.decode(video=0)).to_ndarray(format="rgb24"))
     spoken = voice.synthesizer.speak(SPEECH.astype(np.float32) / 32768, seed=3)
     finish = Finish(service_of(voice), voice.synthesizer.spec, 64, True)
