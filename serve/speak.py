@@ -86,8 +86,12 @@ def router(service: Service) -> APIRouter:
             Query(description="`frames` is a zip of PNG files."),
         ] = "mp4",
         stream: Annotated[
-            Literal[0, 1],
-            Query(description="0: a complete MP4 with content credentials, when it is finished."),
+            int,
+            Query(
+                ge=0,
+                le=1,
+                description="0: a complete MP4 with content credentials, when it is finished.",
+            ),
         ] = 1,
         model: Annotated[
             str | None,

@@ -93,9 +93,12 @@ def test_a_moving_pose_moves_the_upper_face(
     assert main(["speak", *arguments, *pose, "--out", str(moved)]) == 0
     assert "pose is held" not in capsys.readouterr().out
     rows, columns = UPPER.slices(64)
-    # First frames of groups: untrained, the three of a group differ.
-    motion = [frames_of(video, 64)[::3, rows, columns].std(0).mean() for video in (still, moved)]
-    assert motion[0] < 1 < 2 < motion[1], motion
+    # First frames of groups: untrained, the three of a group differ. Both films bear the same mark,
+    # which changes over time and falls out of their difference.
+    first, second = (
+        frames_of(video, 64)[::3, rows, columns].astype(float) for video in (still, moved)
+    )
+    assert (second - first).std(0).mean() > 2
 
 
 def test_a_video_that_ends_early_holds_its_last_pose(

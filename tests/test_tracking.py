@@ -135,7 +135,7 @@ def test_a_dead_server_is_told_once_and_harms_nothing(
             tracker.log_input("0" * 64, "demo")
             tracker.finish()
     [record] = [record for record in caplog.records if record.name.startswith("s2vgan")]
-    assert "the sweep goes on" in record.getMessage()
+    assert "the work goes on" in record.getMessage()
 
 
 def test_metrics_of_an_outage_are_sent_after_it(

@@ -138,7 +138,9 @@ def test_frames_are_a_zip_of_what_is_said(client: TestClient, voice: Voice) -> N
 
 
 def test_a_complete_mp4_is_signed_and_not_in_fragments(client: TestClient, tmp_path: Path) -> None:
-    film = client.post("/v1/speak?stream=0", content=sound(1)).content
+    answer = client.post("/v1/speak?stream=0", content=sound(1))
+    assert answer.status_code == 200, answer.text
+    film = answer.content
     boxes = [film[place + 4 : place + 8] for place in places(film)]
     assert boxes.index(b"moov") < boxes.index(b"mdat") and b"moof" not in boxes
     assert flashes(film)[1] == 30
