@@ -16,7 +16,7 @@ install: $(STAMP) ## the environment alone (VENV=path, .venv by default)
 $(STAMP): pyproject.toml constraints.txt
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11) and "S2V-GAN needs Python 3.11 or newer; python3 here is " + sys.version.split()[0])'
 	@test -x $(PY) || { echo "Making the environment in $(VENV) (about 7 GB, minutes)"; python3 -m venv $(VENV); }
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,download,onnx,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo,download,dev]'
 	@rm -f $(VENV)/.installed-*; touch $@
 
 lint: install ## ruff, mypy and the rules of the house (import-linter)

@@ -6,13 +6,14 @@ Everything takes turns in one run, so that a busy machine disturbs all alike; a 
 of the rounds' ratios of CPU seconds:
 
 - ``rtf``: CPU seconds per second of video, groups one after another as they come in a live stream,
-  audio features included;
-- ``rtf_file``: the same for a whole file, in blocks of groups;
-- ``encode_share``: CPU seconds of encoding the file's MP4 over those of its synthesis;
+  audio features included, by ONNX Runtime as in the service; ``rtf_torch`` by PyTorch;
+- ``rtf_file``, ``rtf_file_torch``: the same for a whole file, in blocks of groups;
+- ``encode_share``: CPU seconds of encoding the file's MP4 over those of its synthesis by PyTorch;
 - ``fold_gain``, ``compile_gain``, ``onnx_gain``: one group of one stream by the network as it was
   trained, over the same folded, by torch.compile of the folded one, and by ONNX Runtime;
 - ``batch_gain_8``, ``batch_gain_24``: CPU seconds of a live group of one stream alone, over those
-  of a group of 8 and of 24 streams that advance together; ``onnx_batch_gain_8`` by ONNX Runtime;
+  of a group of 8 and of 24 streams that advance together, by ONNX Runtime; ``torch_batch_gain_8``
+  by PyTorch;
 - ``vs_wav2lip``: output pixels per CPU second of a live stream over those of a generator of the
   size of Wav2Lip's, frame by frame, without its audio features. ``vs_wav2lip_batched`` is both in
   batches: 8 streams against 24 frames.
@@ -35,15 +36,16 @@ from _wav2lip import FACE_INPUTS, MEL_SHAPE, SIZE, Wav2LipSized
 
 from s2vgan.artifact import LoadedModel
 from s2vgan.config import Config
+from s2vgan.engine import OnnxFace
 from s2vgan.export import export_onnx, input_shapes
 from s2vgan.media import encode_fragmented
-from s2vgan.models import Face, TalkingFace, folded
+from s2vgan.models import TalkingFace, folded
 from s2vgan.spec import GroupSpec
 from s2vgan.synthesis import Synthesizer, advance
 
 SECONDS = 4
 GROUPS = 20  # of each turn of what makes one group at a time
-Turn = Callable[[], None]
+Turn = Callable[[], object]
 
 
 def main() -> None:
@@ -52,7 +54,10 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     model = default_model()
-    turns = speaking(model) | network(model) | other(model.spec)
+    with tempfile.TemporaryDirectory() as folder:
+        export_onnx(model, Path(folder) / "model.onnx")
+        onnx = OnnxFace(model.face, Path(folder) / "model.onnx")
+    turns = speaking(model, onnx) | network(model, onnx) | other(model.spec)
     spent: dict[str, list[float]] = {name: [] for name in turns}
     for round_ in range(rounds + 1):
         for name, turn in turns.items():
@@ -84,108 +89,81 @@ def figures_of(spent: dict[str, list[float]], spec: GroupSpec) -> dict[str, floa
     ours, theirs = spec.size**2 * spec.frames_per_group, SIZE**2
     return {
         "rtf": statistics.median(spent["live"]) / SECONDS,
+        "rtf_torch": statistics.median(spent["live_torch"]) / SECONDS,
         "rtf_file": statistics.median(spent["file"]) / SECONDS,
-        "encode_share": ratio("encode", "file"),
+        "rtf_file_torch": statistics.median(spent["file_torch"]) / SECONDS,
+        "encode_share": ratio("encode", "file_torch"),
         "fold_gain": ratio("trained", "folded"),
         "compile_gain": ratio("trained", "compiled"),
         "onnx_gain": ratio("trained", "onnx"),
         "batch_gain_8": ratio("live", "together_8") * live * 8,
         "batch_gain_24": ratio("live", "together_24") * live * 24,
-        "onnx_batch_gain_8": ratio("onnx", "onnx_8") * 8,
+        "torch_batch_gain_8": ratio("live_torch", "together_8_torch") * live * 8,
         "vs_wav2lip": ratio("wav2lip", "live") / live * ours / theirs,
         "vs_wav2lip_batched": ratio("wav2lip_24", "together_8") * GROUPS * 8 * ours / (24 * theirs),
     }
 
 
-def speaking(model: LoadedModel) -> dict[str, Turn]:
+def speaking(model: LoadedModel, onnx: OnnxFace) -> dict[str, Turn]:
     """Streams and files through the library's own interface."""
-    synthesizer, spec = Synthesizer(model), model.spec
+    by_torch, by_onnx, spec = Synthesizer(model), Synthesizer(model, onnx), model.spec
     random = np.random.default_rng(0)
     speech = random.normal(0, 0.1, SECONDS * spec.sample_rate).astype(np.float32)
-    frames = synthesizer.speak(speech)
+    frames = by_torch.speak(speech)
 
-    def live() -> None:
+    def live(synthesizer: Synthesizer) -> None:
         stream = synthesizer.stream()
         for start in range(0, len(speech), spec.samples_per_group):
             stream.push(speech[start : start + spec.samples_per_group])
         stream.finish()
 
-    def file() -> None:
-        synthesizer.speak(speech)
-
     def encode() -> None:
         for _ in encode_fragmented(frames, spec.fps, speech, spec.sample_rate):
             pass
 
-    def together(count: int) -> Turn:
+    def together(synthesizer: Synthesizer, count: int) -> None:
         """GROUPS groups of each of ``count`` streams, one group of all at a time."""
-
-        def turn() -> None:
-            streams = [synthesizer.stream(seed) for seed in range(count)]
-            ahead = round(model.config.model.audio_ahead * spec.sample_rate)
+        streams = [synthesizer.stream(seed) for seed in range(count)]
+        ahead = round(model.config.model.audio_ahead * spec.sample_rate)
+        for stream in streams:
+            stream.feed(speech[:ahead])
+        for start in range(ahead, ahead + GROUPS * spec.samples_per_group, spec.samples_per_group):
             for stream in streams:
-                stream.feed(speech[:ahead])
-            for start in range(
-                ahead, ahead + GROUPS * spec.samples_per_group, spec.samples_per_group
-            ):
-                for stream in streams:
-                    stream.feed(speech[start : start + spec.samples_per_group])
-                advance(streams)
-
-        return turn
+                stream.feed(speech[start : start + spec.samples_per_group])
+            advance(streams)
 
     return {
-        "live": live,
-        "file": file,
+        "live": lambda: live(by_onnx),
+        "live_torch": lambda: live(by_torch),
+        "file": lambda: by_onnx.speak(speech),
+        "file_torch": lambda: by_torch.speak(speech),
         "encode": encode,
-        "together_8": together(8),
-        "together_24": together(24),
+        "together_8": lambda: together(by_onnx, 8),
+        "together_24": lambda: together(by_onnx, 24),
+        "together_8_torch": lambda: together(by_torch, 8),
     }
 
 
-def network(model: LoadedModel) -> dict[str, Turn]:
+def network(model: LoadedModel, onnx: OnnxFace) -> dict[str, Turn]:
     """GROUPS groups of the bare network, by each engine."""
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory() as folder:
-        export_onnx(model, Path(folder) / "model.onnx")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(
-            Path(folder) / "model.onnx", options, providers=["CPUExecutionProvider"]
-        )
     shapes = input_shapes(model.config.model, model.spec)
+    given = {name: torch.randn(1, *shape) * 0.1 for name, shape in shapes.items()}
+    inputs = [given[name].unsqueeze(1) for name in ("audio", "z", "pose")]
 
-    def values(count: int) -> dict[str, torch.Tensor]:
-        return {name: torch.randn(count, *shape) * 0.1 for name, shape in shapes.items()}
-
-    def eager(face: Face | Callable[..., torch.Tensor]) -> Turn:
-        given = values(1)
-        inputs = [given[name].unsqueeze(1) for name in ("audio", "z", "pose")]
-
+    def groups(speak: Callable[..., torch.Tensor]) -> Turn:
         @torch.inference_mode()
         def turn() -> None:
             for _ in range(GROUPS):
-                face(*inputs, given["state"])
-
-        return turn
-
-    def exported(count: int) -> Turn:
-        given = {name: value.numpy() for name, value in values(count).items()}
-
-        def turn() -> None:
-            for _ in range(GROUPS):
-                session.run(None, given)
+                speak(*inputs, given["state"])
 
         return turn
 
     lean = folded(model.face)
     return {
-        "trained": eager(model.face.speak),
-        "folded": eager(lean.speak),
-        "compiled": eager(torch.compile(lean.speak)),
-        "onnx": exported(1),
-        "onnx_8": exported(8),
+        "trained": groups(model.face.speak),
+        "folded": groups(lean.speak),
+        "compiled": groups(torch.compile(lean.speak)),
+        "onnx": groups(onnx.speak),
     }
 
 

@@ -64,7 +64,7 @@ def fetch(
             os.utime(path)
     except OSError as error:
         raise DatasetError(
-            f"{path.parent}: {size / 1e9:.1f} GB of decoded groups cannot be kept there "
+            f"{path.parent}: {size / 1e9:.1f} GB cannot be kept there "
             f"({error.strerror or error}); make room, or set {VARIABLE} to a folder on a local "
             "disk that has it."
         ) from error

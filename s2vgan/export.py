@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from s2vgan.artifact import LoadedModel
 from s2vgan.config import ModelConfig
-from s2vgan.errors import ConfigError
 from s2vgan.models import Face, folded
 from s2vgan.spec import GroupSpec
 
@@ -124,17 +123,9 @@ def export_onnx(model: LoadedModel, path: Path) -> None:
     Args:
         model: on the CPU.
         path: of the file, written whole or not at all; its folder is made.
-
-    Raises:
-        ConfigError: if the packages that it needs are not installed.
     """
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  (torch's exporter needs it)
-    except ImportError as error:
-        raise ConfigError(
-            "the export to ONNX needs further packages: pip install 's2vgan[onnx]'."
-        ) from error
+    import onnx  # torch and it take a second to start
+
     config, spec = model.config.model, model.spec
     shapes = input_shapes(config, spec)
     batch = torch.export.Dim("n")

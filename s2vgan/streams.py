@@ -1,15 +1,39 @@
 """Streams of speech, and the frames of several of them made in shared forwards."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from s2vgan.config import ModelConfig
 from s2vgan.errors import ConfigError, SourceError
-from s2vgan.models import Face, Identity
+from s2vgan.models import FaceCodes, Identity
+from s2vgan.spec import GroupSpec
 
 BLOCK = 32  # groups of one forward: memory stays bounded for speech of any length
+
+
+class Speaker(Protocol):
+    """What makes the frames of streams: a Face, or another engine with a Face's weights."""
+
+    config: ModelConfig
+    spec: GroupSpec
+    codes: FaceCodes
+
+    def first_state(self, identity: Identity | None) -> Tensor:
+        """As :meth:`Face.first_state`."""
+
+    def speak(
+        self,
+        audio: Tensor,
+        z: Tensor,
+        pose: Tensor,
+        state: Tensor | None = None,
+        reference: Tensor | Identity | None = None,
+    ) -> Tensor:
+        """As :meth:`Face.speak`."""
 
 
 class Stream:
@@ -19,7 +43,7 @@ class Stream:
     are the same up to rounding.
 
     Args:
-        face: the network that speaks, in evaluation mode.
+        face: that speaks; a network is in evaluation mode.
         seed: of the noise.
         pose: (frames, pose_dim) float32 pose codes, the last one held after its end; None holds
             the reference pose.
@@ -30,7 +54,7 @@ class Stream:
     """
 
     def __init__(
-        self, face: Face, seed: int, pose: np.ndarray | None, who: Identity | None
+        self, face: Speaker, seed: int, pose: np.ndarray | None, who: Identity | None
     ) -> None:
         config, spec = face.config, face.spec
         self.face = face

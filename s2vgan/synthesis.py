@@ -11,10 +11,11 @@ from torch import Tensor
 
 from s2vgan import artifact
 from s2vgan.config import Config
+from s2vgan.engine import OnnxFace
 from s2vgan.errors import ConfigError
 from s2vgan.models import TalkingFace, folded
 from s2vgan.spec import GroupSpec
-from s2vgan.streams import BLOCK, Stream, advance
+from s2vgan.streams import BLOCK, Speaker, Stream, advance
 
 __all__ = ["Stream", "Synthesizer", "advance", "enlarge"]
 
@@ -26,10 +27,12 @@ class Synthesizer:
 
     Args:
         model: from :func:`artifact.load`.
+        engine: that makes the frames, from :func:`engine.load_onnx`; PyTorch without one.
     """
 
-    def __init__(self, model: artifact.LoadedModel) -> None:
+    def __init__(self, model: artifact.LoadedModel, engine: OnnxFace | None = None) -> None:
         self._face = folded(model.face)
+        self._speaker: Speaker = engine or self._face
         self.config: Config = model.config
         self.spec: GroupSpec = model.spec
         self.manifest: dict[str, Any] = model.manifest
@@ -94,7 +97,7 @@ class Synthesizer:
                 )
             picture = self._pixels(reference[None])
         who = self._face.identify(picture)
-        return Stream(self._face, seed, pose if self.has_pose else None, who)
+        return Stream(self._speaker, seed, pose if self.has_pose else None, who)
 
     def speak(
         self,

@@ -27,6 +27,7 @@ from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
 from s2vgan import cluster, tracking
+from s2vgan.engine import Engine
 from s2vgan.errors import S2VError
 from s2vgan.ports import require_free_port
 from serve.access import Access
@@ -52,6 +53,8 @@ class Settings(BaseModel):
     Attributes:
         model: run folder, ``models:/s2vgan@champion``, ``models:/s2vgan/3``, ``runs:/<id>/model``.
         mlflow: URI of the MLflow store that knows it.
+        engine: that makes the frames: ``onnx``, ONNX Runtime, which takes models of one face on
+            the CPU and leaves others to PyTorch; or ``torch``.
         unlabelled: whether a request may switch the visible label off.
         max_body: bytes of a sound file, at most.
         max_seconds: of speech of a request or a live stream.
@@ -63,6 +66,7 @@ class Settings(BaseModel):
 
     model: str = Field(default_factory=default_model)
     mlflow: str = Field(default_factory=tracking.tracking_uri)
+    engine: Engine = "onnx"
     unlabelled: bool = False
     max_body: int = Field(default=Limits.body, ge=1)
     max_seconds: float = Field(default=Limits.seconds, gt=0)
@@ -94,9 +98,9 @@ class Speaker:
             speakers=chosen.speakers,
             waiting=chosen.waiting,
         )
-        first = Voice.load(chosen.model, chosen.mlflow)
+        first = Voice.load(chosen.model, chosen.mlflow, chosen.engine)
         self._service = Service(
-            Voices(chosen.model, chosen.mlflow, first),
+            Voices(chosen.model, chosen.mlflow, first, engine=chosen.engine),
             limits,
             access,
             chosen.unlabelled,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from s2vgan import artifact, tracking
+from s2vgan.engine import Engine, fitting, load_onnx
 from s2vgan.errors import RunError, S2VError
 from s2vgan.provenance import Origin
 from s2vgan.synthesis import Synthesizer
@@ -33,25 +34,35 @@ class Voice:
     Attributes:
         synthesizer: speaks.
         reference: such as ``models:/s2vgan/3`` or the run's folder.
+        engine: that makes its frames.
     """
 
     synthesizer: Synthesizer
     reference: str
+    engine: Engine
 
     @classmethod
-    def load(cls, ref: str, uri: str | None = None) -> "Voice":
+    def load(cls, ref: str, uri: str | None = None, engine: Engine = "torch") -> "Voice":
         """Fetch and load a model, and let it speak once: the first time costs more.
+
+        Args:
+            ref: of the model.
+            uri: of the MLflow store.
+            engine: to speak with, if it serves this model.
 
         Raises:
             RunError: if there is no such model, or its weights are no numbers.
+            DatasetError: if ONNX Runtime's graph cannot be kept.
         """
         exact = tracking.resolve(ref, uri)
-        model = artifact.load(tracking.fetch_model(exact, uri))
+        folder = tracking.fetch_model(exact, uri)
+        model = artifact.load(folder, "cuda" if torch.cuda.is_available() else "cpu")
         if not all(torch.isfinite(value).all() for value in model.face.state_dict().values()):
             raise RunError(f"{exact}: its weights hold what is no number; train it again.")
-        synthesizer = Synthesizer(model)
+        engine = fitting(model, engine)
+        synthesizer = Synthesizer(model, load_onnx(folder, model) if engine == "onnx" else None)
         synthesizer.speak(np.zeros(synthesizer.spec.sample_rate, np.float32))
-        return cls(synthesizer, exact)
+        return cls(synthesizer, exact, engine)
 
     @property
     def origin(self) -> Origin:
@@ -72,6 +83,7 @@ class Voice:
             "dataset": manifest["dataset"],
             "sha256": manifest["files"]["model.safetensors"],
             "kind": self.synthesizer.config.model.kind,
+            "engine": self.engine,
             "step": manifest["step"],
             "created": manifest["created"],
             "consent": self.origin.consented,
@@ -90,10 +102,18 @@ class Voices:
         uri: of the MLflow store.
         first: that model, loaded.
         kept: others that are kept in memory; beyond them the least recently used one is dropped.
+        engine: that all of them speak with, where it serves them.
     """
 
-    def __init__(self, default: str, uri: str | None, first: Voice, kept: int = KEPT) -> None:
-        self._default, self._uri, self._kept = default, uri, kept
+    def __init__(
+        self,
+        default: str,
+        uri: str | None,
+        first: Voice,
+        kept: int = KEPT,
+        engine: Engine = "torch",
+    ) -> None:
+        self._default, self._uri, self._kept, self._engine = default, uri, kept, engine
         self.champion = first
         self._others: OrderedDict[str, Voice] = OrderedDict()
         self._loading = asyncio.Lock()
@@ -131,7 +151,7 @@ class Voices:
 
     async def _load(self, ref: str, name: str) -> Voice:
         try:
-            return await asyncio.to_thread(Voice.load, ref, self._uri)
+            return await asyncio.to_thread(Voice.load, ref, self._uri, self._engine)
         except S2VError as error:
             _log.warning("unusable model", extra={"fields": {"model": ref, "detail": str(error)}})
             missing = isinstance(error, RunError) and "no such model" in str(error)
@@ -155,7 +175,7 @@ class Voices:
                 return
             if exact == self._refused and time.monotonic() < self._retry_at:
                 return
-            self.champion = await asyncio.to_thread(Voice.load, exact, self._uri)
+            self.champion = await asyncio.to_thread(Voice.load, exact, self._uri, self._engine)
             _log.info("new model", extra={"fields": {"model": exact}})
         except Exception as error:  # whatever is wrong with it, or with MLflow, the old one speaks
             self._refused, self._retry_at = exact, time.monotonic() + RETRY_SECONDS

@@ -96,7 +96,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     assert [path.name for path in folder.iterdir()] == ["lock"]
     cache.fetch("old", 10, read, partial(write, "one"))
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(100, 95, 5))
-    with pytest.raises(DatasetError, match="0.0 GB of decoded groups .*No space left"):
+    with pytest.raises(DatasetError, match="0.0 GB cannot be kept .*No space left"):
         cache.fetch("a", 10, read, partial(write, "one"))
     assert not (folder / "old").exists()  # it was given up before
 

@@ -2,11 +2,11 @@
 
 import ast
 import base64
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -15,8 +15,6 @@ from s2vgan.cli import main
 from s2vgan.export import MelByConvolution, export_onnx
 from s2vgan.models import AudioEncoder
 from tests.test_streams import MODELS, SPEC, random_model, random_speech
-
-onnxruntime = pytest.importorskip("onnxruntime")
 
 
 def session(path: Path) -> Any:
@@ -76,16 +74,3 @@ def test_the_command(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert ast.literal_eval(facts["reference_pose"]) == model.face.codes.reference_pose.tolist()
     first = np.frombuffer(base64.b64decode(facts["first_state"]), "<f4").reshape(1, 3, 32, 32)
     np.testing.assert_array_equal(first, model.face.first_state(None).numpy())
-
-
-def test_without_its_packages_it_says_what_to_install(
-    run_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    arguments = ["export", "--model", str(run_folder), "--out", str(tmp_path / "model.onnx")]
-    assert main(arguments) == 2
-    assert "pip install 's2vgan[onnx]'" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())

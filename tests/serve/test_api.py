@@ -116,7 +116,7 @@ def test_the_model_says_what_it_is(client: TestClient, run_folder: Path) -> None
 
 
 def test_a_registered_model_names_its_version(voice: Voice) -> None:
-    card = Voice(voice.synthesizer, "models:/s2vgan/3").card()
+    card = Voice(voice.synthesizer, "models:/s2vgan/3", "onnx").card()
     assert (card["name"], card["version"]) == ("s2vgan", "3")
 
 

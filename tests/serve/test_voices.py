@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from safetensors.torch import load_file, save_file
 
 from s2vgan import artifact, tracking
+from s2vgan.engine import Engine
 from s2vgan.errors import RunError
 from s2vgan.models import TalkingFace
 from serve.api import build
@@ -181,7 +182,7 @@ def test_the_least_recently_used_goes_first(house: House, monkeypatch: pytest.Mo
     loaded: list[str] = []
     real = Voice.load
 
-    def load(ref: str, uri: str | None = None) -> Voice:
+    def load(ref: str, uri: str | None = None, engine: Engine = "torch") -> Voice:
         loaded.append(ref[-1])
         return real(ref, uri)
 
