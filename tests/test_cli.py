@@ -11,8 +11,8 @@ import yaml
 from mlflow import MlflowClient
 
 from s2vgan import artifact
-from s2vgan.cli import _train_parser as train_parser
 from s2vgan.cli import config_of, main
+from s2vgan.cli.train import train_parser
 from s2vgan.media import write_wav
 from s2vgan.runlog import RunLog, read_log
 from s2vgan.tracking import tracking_uri
