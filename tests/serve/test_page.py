@@ -105,6 +105,24 @@ def test_a_file_is_spoken_by_keyboard_alone(page: Any) -> None:
 
 
 @pytest.mark.slow
+def test_a_long_film_plays_while_it_arrives(page: Any) -> None:
+    give(page, "speech.wav", sound(60))
+    page.evaluate(
+        """() => document.getElementById('video').addEventListener('playing', () => {
+            const hidden = name => document.getElementById(name).hidden;
+            window.arriving = !hidden('progress') && hidden('save');
+        }, { once: true })"""
+    )
+    page.click("#speak")
+    until(page, "window.arriving === true")
+    until(page, "document.getElementById('progress').hidden")
+    assert page.evaluate("document.getElementById('video').duration") == pytest.approx(60, abs=0.2)
+    assert page.get_attribute("#save", "href").startswith("blob:")
+    assert page.is_visible("#save")
+    assert page.is_hidden("#problem")
+
+
+@pytest.mark.slow
 def test_live_from_the_microphone(page: Any) -> None:
     page.click("#live")
     until(page, "Number(document.getElementById('canvas').dataset.drawn) > 20")
@@ -157,6 +175,7 @@ def test_a_token_is_asked_for(browser: Any, voice: Voice) -> None:
             page.click("#live")
             until(page, "Number(document.getElementById('canvas').dataset.drawn) > 5")
             page.click("#live")
+            assert page.is_hidden("#problem")
 
 
 @pytest.mark.slow
