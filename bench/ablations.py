@@ -10,6 +10,7 @@ OUT/runs the runs. The same command goes on where it was interrupted: finished r
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -59,10 +60,11 @@ SIZES: Final = {
     "train.balance",
 }  # fmt: skip
 FRAMES: Final = 900  # of held-out time, about
-WRONG: Final = "mouth_r, wrong speech"
+TRUE, WRONG = ", true pose", ", wrong speech"
+CONDITIONS: Final = ("", WRONG, TRUE, TRUE + WRONG)
 SHOWN: Final = (
     "mse", "ssim", "lpips", "mouth_mse", "mouth_r", "mouth_amplitude", "sharpness", "flicker",
-    "seam", WRONG,
+    "seam", "mouth_r" + WRONG, "lpips" + TRUE, "mouth_r" + TRUE, "mouth_r" + TRUE + WRONG,
 )  # fmt: skip
 
 
@@ -76,22 +78,25 @@ def training(data: Path, run: Path, steps: int, settings: dict[str, Any]) -> Tra
 def measured(
     model: Synthesizer, pieces: Sequence[Piece], instruments: Instruments
 ) -> dict[str, float]:
-    """The metrics of one model, its pose held; and mouth_r when it hears other speech."""
-    right: dict[str, list[np.ndarray]] = {}
-    wrong: list[np.ndarray] = []
+    """The metrics of one model, its pose held; and with other speech, the true pose, and both.
+
+    With the true pose and other speech, mouth_r tells how much of the mouth is read from the pose.
+    """
+    found: dict[tuple[str, str], list[np.ndarray]] = {}
     for piece in pieces:
-        for speech in (piece.speech, piece.other_speech):
-            made = model.speak(speech)[: len(piece.real)]
-            stretch = Stretch(made, piece.real, model.spec.frames_per_group)
-            found = measure(stretch, instruments if speech is piece.speech else Instruments())
-            if speech is piece.speech:
-                for name, terms in found.items():
-                    right.setdefault(name, []).append(terms.sum(axis=0))
-            else:
-                wrong.append(found["mouth_r"].sum(axis=0))
-    values = {name: estimate(name, np.stack(parts)) for name, parts in right.items()}
-    values[WRONG] = estimate("mouth_r", np.stack(wrong))
-    return {name: value.value for name, value in values.items() if value is not None}
+        pose = model.pose_of(piece.real) if model.has_pose else None
+        for condition in CONDITIONS:
+            if TRUE in condition and pose is None:
+                continue
+            speech = piece.other_speech if WRONG in condition else piece.speech
+            made = model.speak(speech, pose=pose if TRUE in condition else None)
+            stretch = Stretch(made[: len(piece.real)], piece.real, model.spec.frames_per_group)
+            for name, terms in measure(
+                stretch, Instruments() if WRONG in condition else instruments
+            ).items():
+                found.setdefault((name, condition), []).append(terms.sum(axis=0))
+    values = {key: estimate(key[0], np.stack(parts)) for key, parts in found.items()}
+    return {"".join(key): value.value for key, value in values.items() if value is not None}
 
 
 def main() -> None:
@@ -140,7 +145,7 @@ def markdown(values: dict[str, dict[str, float]]) -> str:
     lines = ["| | " + " | ".join(name.replace("_", " ") for name in SHOWN) + " |"]
     lines.append("|---" * (len(SHOWN) + 1) + "|")
     for run, row in values.items():
-        digits = [4 if name in ("mse", "lpips", "mouth_mse") else 3 for name in SHOWN]
+        digits = [4 if re.match("mse|lpips|mouth_mse", name) else 3 for name in SHOWN]
         cells = (
             f"{row[name]:.{places}f}" if name in row else "–"
             for name, places in zip(SHOWN, digits, strict=True)
