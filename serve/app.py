@@ -133,6 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default=default_model(), help="run folder or models:/NAME@ALIAS")
     parser.add_argument("--host", default=HOST, help="0.0.0.0 for the network; asks for a token")
     parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument(
+        "--speakers", type=int, default=Limits.speakers, help="requests and streams at a time"
+    )
     options = parser.parse_args(argv)
     try:
         Access.from_environment().require_for(options.host)
@@ -141,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         cluster.connect()
         serve.start(http_options={"host": options.host, "port": options.port})
-        handle = serve.run(app(Settings(model=options.model)))
+        handle = serve.run(app(Settings(model=options.model, speakers=options.speakers)))
     except S2VError as error:
         print(error, file=sys.stderr)
         return 2
