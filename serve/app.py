@@ -39,6 +39,7 @@ from serve.voices import Voice, Voices
 HOST = "127.0.0.1"  # nobody but this machine
 PORT = 8000
 DRAIN_SECONDS = 60.0  # that those who speak are given when the service ends
+HEALTH_SECONDS = 1.0  # until a replica that has died is missed; Ray Serve's own 10 are felt
 
 
 def default_model() -> str:
@@ -77,6 +78,7 @@ class Settings(BaseModel):
     backpressure_config=BackpressureConfig(status_code=429, retry_after_s=5),
     max_constructor_retry_count=2,  # a model that is not there will not be there in a minute
     graceful_shutdown_timeout_s=DRAIN_SECONDS,
+    health_check_period_s=HEALTH_SECONDS,
 )
 @serve.ingress()
 class Speaker:
@@ -142,6 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_free_port(options.port, options.host)
         Voice.load(options.model)  # say what is wrong with the model before anything starts
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        # Ray lets its workers give way to all other processes; speech cannot wait.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         cluster.connect()
         serve.start(http_options={"host": options.host, "port": options.port})
         handle = serve.run(app(Settings(model=options.model, speakers=options.speakers)))
