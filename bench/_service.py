@@ -80,13 +80,13 @@ class Service:
         try:
             self._wait()
         except BaseException:
-            self._end(END_SECONDS)
+            self._end()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
         """End it."""
-        self._end(END_SECONDS)
+        self._end()
 
     def replica(self) -> int:
         """The process that speaks.
@@ -96,7 +96,7 @@ class Service:
         """
         assert self._process is not None
         found = [
-            pid for pid in _descendants(self._process.pid) if _command(pid).startswith(_REPLICA)
+            pid for pid in descendants(self._process.pid) if _command(pid).startswith(_REPLICA)
         ]
         if len(found) != 1:
             raise RuntimeError(f"{len(found)} replicas run, not 1; see {self._log}.")
@@ -122,18 +122,18 @@ class Service:
                 raise RuntimeError(f"the service did not start:\n{said}")
             time.sleep(0.5)
 
-    def _end(self, seconds: float) -> None:
+    def _end(self) -> None:
         """Ask it to end, and kill what is left of it and of what it started."""
         assert self._process is not None
-        started = {pid: _born(pid) for pid in _descendants(self._process.pid)}
+        started = {pid: born(pid) for pid in descendants(self._process.pid)}
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
+            self._process.wait(END_SECONDS)
         self._process.kill()
         self._process.wait()
-        for pid, born in started.items():
-            if born and _born(pid) == born:  # and not another process under an old number
+        for pid, when in started.items():
+            if when and born(pid) == when:  # and not another process under an old number
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
@@ -146,7 +146,7 @@ def memory(pid: int) -> float:
     raise RuntimeError(f"/proc/{pid}/smaps_rollup tells no Pss.")
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
     """All that a process has started, and they in turn."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
@@ -167,7 +167,7 @@ def _status(pid: int) -> list[str]:
         return []
 
 
-def _born(pid: int) -> str:
+def born(pid: int) -> str:
     """When a process started, in ticks since the machine did; empty if there is none."""
     fields = _status(pid)
     return fields[19] if fields and fields[0] != "Z" else ""
