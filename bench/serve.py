@@ -12,9 +12,9 @@ does other work, figures are worse than they could be:
   long and beginning at random moments, of which no group is late. Late are frames that come more
   than 0.1 s, a group's own length, after the last sample that they need was due to be sent:
   lateness of this process counts, too. A number may be tried twice;
-- ``added_p50_ms``: a second of speech by POST /v1/speak, from one client on one connection, less
-  the same work called directly (the file read, forward, marks, H.264 and AAC): the difference of
-  the medians of calls in turns. Always with FAST, Ray Serve's own settings for speed;
+- ``added_p50_ms``: 0.2 s of speech by POST /v1/speak, from one client on one connection, less the
+  same work called directly in one thread (the file read, forward, marks, H.264 and AAC): the
+  difference of the medians of 500 calls in turns. Always with FAST, Ray Serve's settings for speed;
 - ``ten_seconds_s``: 10 s of speech to the last byte of the complete, signed MP4 (``stream=0``), the
   median; that of a streamed one is printed as well;
 - ``growth_mb``: what 1,000 requests add to the replica's proportional set size, after 200 that do
@@ -30,6 +30,8 @@ does other work, figures are worse than they could be:
 
 import argparse
 import os
+import signal
+import sys
 import tempfile
 from dataclasses import dataclass
 from functools import partial
@@ -113,6 +115,7 @@ def main() -> None:
     parser.add_argument("--only", choices=every, help="one figure, and those measured with it")
     given = parser.parse_args()
     names = [name for name, some in MEASUREMENTS.items() if given.only in (None, *some)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the service ends with it
     with tempfile.TemporaryDirectory(prefix="s2vgan-bench-") as folder:
         figures = measure(Path(folder), names, given.quick, given.fast)
     print(f"\n{'figure':20}{'value':>10}{'must be':>10}{'aim':>8}")
