@@ -17,7 +17,7 @@ from _service import Service, memory
 from s2vgan import artifact
 from s2vgan.media import StreamWriter, read_audio
 from s2vgan.provenance import Marker, Origin
-from s2vgan.synthesis import Synthesizer, enlarge
+from s2vgan.synthesis import Synthesizer, advance, enlarge
 
 TRIED: Final = (1, 2, 4, 8, 12, 16, 24)  # live streams at a time
 SCALE: Final = 4  # of the pictures that the service sends by default
@@ -67,7 +67,7 @@ def added(service: Service, model: Path, quick: bool) -> Figures:
     body, client = wav(SHORT_SECONDS), Files(service.port)
     bare_speak = bare(model)
     bare_seconds, served_seconds = [], []
-    for round_ in range(50 if quick else 500):
+    for _ in range(50 if quick else 500):
         bare_seconds.append(_seconds(lambda: bare_speak(body)))
         served_seconds.append(_seconds(lambda: spoken(client, body)))
     assert len(bare_speak(body)) == len(spoken(client, body)), "not the same work"
@@ -88,7 +88,10 @@ def bare(model: Path) -> Callable[[bytes], bytes]:
 
     def speak(body: bytes) -> bytes:
         audio = read_audio(body, spec.sample_rate)
-        frames = synthesizer.speak(audio)
+        stream = synthesizer.stream()
+        stream.feed(audio)
+        stream.end()
+        (frames,) = advance([stream], stream.ready)
         writer = StreamWriter("mp4", spec.fps, audio, spec.sample_rate, metadata)
         pictures = Marker(fps=spec.fps).mark(enlarge(frames, SCALE))
         return writer.write(pictures) + writer.finish()
