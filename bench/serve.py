@@ -24,6 +24,8 @@ does other work, figures are worse than they could be:
   ``failures_in_flight`` is how many failed of the requests in flight at that moment, at most;
   ``failures_beyond`` how many failed that were asked later, other than by 503: none may.
 
+Two seconds of live speech come first and do not count.
+
 ``--quick`` takes shorter speech, fewer rounds, 60 requests and one kill: a look, no claim.
 ``--fast`` measures everything with FAST.
 """
