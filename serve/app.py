@@ -40,6 +40,7 @@ from serve.voices import Voice, Voices
 HOST = "127.0.0.1"  # nobody but this machine
 PORT = 8000
 DRAIN_SECONDS = 60.0  # that those who speak are given when the service ends
+HEALTH_SECONDS = 1.0  # until a replica that has died is missed; Ray Serve's own 10 are felt
 
 
 def default_model() -> str:
@@ -81,6 +82,7 @@ class Settings(BaseModel):
     backpressure_config=BackpressureConfig(status_code=429, retry_after_s=5),
     max_constructor_retry_count=2,  # a model that is not there will not be there in a minute
     graceful_shutdown_timeout_s=DRAIN_SECONDS,
+    health_check_period_s=HEALTH_SECONDS,
 )
 @serve.ingress()
 class Speaker:
@@ -137,15 +139,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default=default_model(), help="run folder or models:/NAME@ALIAS")
     parser.add_argument("--host", default=HOST, help="0.0.0.0 for the network; asks for a token")
     parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument(
+        "--speakers", type=int, default=Limits.speakers, help="requests and streams at a time"
+    )
     options = parser.parse_args(argv)
     try:
         Access.from_environment().require_for(options.host)
         require_free_port(options.port, options.host)
         Voice.load(options.model)  # say what is wrong with the model before anything starts
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        # Ray lets its workers give way to all other processes; speech cannot wait.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         cluster.connect()
         serve.start(http_options={"host": options.host, "port": options.port})
-        handle = serve.run(app(Settings(model=options.model)))
+        handle = serve.run(app(Settings(model=options.model, speakers=options.speakers)))
     except S2VError as error:
         print(error, file=sys.stderr)
         return 2

@@ -91,11 +91,13 @@ class Session:
 
     def settle(self, made: np.ndarray | None = None, failure: Exception | None = None) -> None:
         """Take what was made, and see whether it was the last."""
-        if made is not None and len(made):
+        some = made is not None and len(made) > 0
+        if made is not None and some:
             self._made.append(made)
         self._failure = failure
         self._finished = self._ended and not self._heard and not self.stream.ready
-        self._changed.set()
+        if some or failure is not None or self._finished:  # each message of speech comes by here
+            self._changed.set()
 
 
 class Batcher:

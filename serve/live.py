@@ -224,12 +224,15 @@ async def _both(*ways: Coroutine[None, None, None]) -> None:
     tasks = [asyncio.create_task(way) for way in ways]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
+        while done:
+            done.pop().result()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # A failure holds this frame, and must not be held by it: what the line has in memory would
+        # wait for the collector of cycles, which comes after hundreds of lines.
+        del task, tasks
 
 
 async def _refuse(websocket: WebSocket, refusal: Refusal) -> None:

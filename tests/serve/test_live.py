@@ -1,8 +1,10 @@
 import asyncio
+import gc
 import io
 import json
 import socket
 import struct
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -179,6 +181,33 @@ def test_nonsense_and_silence_are_refused_with_a_sentence(
 ) -> None:
     assert words in refused(quick, *messages, code=code)
     assert talk(quick, SPEECH.tobytes(), []), "the next one is served"
+
+
+def test_what_a_vanished_client_held_is_freed_at_once(
+    voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the collector of cycles: its rare rounds would find hundreds of MB."""
+    service, seen = service_of(voice), []
+
+    def open_(stream: Any, live: bool = False) -> Session:
+        session = Batcher.open(service.batcher, stream, live)
+        seen.append(weakref.ref(session))
+        return session
+
+    monkeypatch.setattr(service.batcher, "open", open_)
+    gc.disable()
+    try:
+        with served(build(service)) as where:
+            for _ in range(2):
+                line = connect(f"ws://{where}/v1/stream")
+                line.send("{}")
+                line.recv()
+                line.send(SPEECH.tobytes())
+                line.recv()
+                line.socket.shutdown(socket.SHUT_RDWR)
+            assert soon(lambda: len(seen) == 2 and not any(one() for one in seen))
+    finally:
+        gc.enable()
 
 
 def test_clients_that_vanish_or_do_not_read_leave_nothing_behind(voice: Voice) -> None:
