@@ -239,6 +239,24 @@ def with_hours(video: bytes, hours: float) -> bytes:
     return video[: place + 3] + struct.pack(">d", hours * 3.6e6) + video[place + 11 :]
 
 
+def wav(
+    samples: bytes,
+    channels: int = 1,
+    rate: int = 16000,
+    bits: int = 16,
+    kind: int = 1,
+    lie: int = 0,
+) -> bytes:
+    """A WAV whose header says what it is told to say."""
+    block = channels * bits // 8 & 0xFFFF
+    head = struct.pack("<HHIIHH", kind, channels, rate, rate * block & 0xFFFFFFFF, block, bits)
+    size = lie or len(samples)
+    return (
+        b"RIFF" + struct.pack("<I", (size + 36) & 0xFFFFFFFF) + b"WAVEfmt " + struct.pack("<I", 16)
+        + head + b"data" + struct.pack("<I", size & 0xFFFFFFFF) + samples
+    )  # fmt: skip
+
+
 def damaged(video: bytes, random: np.random.Generator) -> bytes:
     """A copy with some bytes changed, cut out, put in, or its end cut off."""
     found = bytearray(video)

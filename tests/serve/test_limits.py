@@ -2,7 +2,6 @@ import asyncio
 import json
 import logging
 import re
-import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +21,8 @@ from serve.limits import Gate, Limits, read_body
 from serve.observability import JsonLines
 from serve.problems import Refusal
 from serve.voices import Voice
-from tests.serve.sounds import RATE, refusal, service_of, sound
+from tests.hostile import wav
+from tests.serve.sounds import refusal, service_of, sound
 
 TOKEN = "0123456789abcdef"
 
@@ -179,19 +179,6 @@ def test_endless_and_slow_bodies_end() -> None:
         with pytest.raises(Refusal) as refused:
             asyncio.run(read_body(asked(source), limits))
         assert refused.value.status_code == status
-
-
-def wav(
-    samples: bytes, channels: int = 1, rate: int = RATE, bits: int = 16, kind: int = 1, lie: int = 0
-) -> bytes:
-    """A WAV whose header says what it is told to say."""
-    block = channels * bits // 8
-    head = struct.pack("<HHIIHH", kind, channels, rate, rate * block & 0xFFFFFFFF, block, bits)
-    size = lie or len(samples)
-    return (
-        b"RIFF" + struct.pack("<I", (size + 36) & 0xFFFFFFFF) + b"WAVEfmt " + struct.pack("<I", 16)
-        + head + b"data" + struct.pack("<I", size & 0xFFFFFFFF) + samples
-    )  # fmt: skip
 
 
 NOISE = np.random.default_rng(0).integers(-9000, 9000, 16000).astype("<i2").tobytes()
