@@ -174,8 +174,11 @@ def test_endless_and_slow_bodies_end() -> None:
         yield {"type": "http.request", "body": b"0", "more_body": True}
         await asyncio.sleep(60)
 
-    limits = Limits(body=10_000, body_seconds=0.3, idle=0.1)
-    for source, status in ((endless(), 413), (slow(), 408), (stuck(), 408)):
+    for source, limits, status in (
+        (endless(), Limits(body=10_000), 413),
+        (slow(), Limits(body_seconds=0.3), 408),
+        (stuck(), Limits(idle=0.1), 408),
+    ):
         with pytest.raises(Refusal) as refused:
             asyncio.run(read_body(asked(source), limits))
         assert refused.value.status_code == status
