@@ -1,5 +1,6 @@
 """Videos made to harm, byte by byte, for tests/test_hostile.py; and what it calls in a child."""
 
+import gc
 import io
 import os
 import struct
@@ -7,6 +8,7 @@ import time
 import zlib
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Final
 
 import av
@@ -23,6 +25,13 @@ def look(path: str) -> list[int]:
     ticks = sum(1 for _ in media.on_grid(path, 30))
     track = media.read_track(path, 16000)
     return [ticks, sum(len(samples) for _, samples in track.runs)]
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
 
 
 def harm(kind: str) -> None:

@@ -1,10 +1,8 @@
 """Sound files made to harm: each is read or refused with a sentence, and leaves nothing behind."""
 
-import gc
 import itertools
 import struct
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 
 from s2vgan.errors import SourceError
 from s2vgan.media import read_audio
-from tests.hostile import damaged, wav
+from tests.hostile import damaged, resident, wav
 from tests.serve.sounds import sound
 
 LONGEST = 3.0  # seconds that are read
@@ -105,13 +103,6 @@ def test_any_header_of_a_wav() -> None:
 
     run()
     assert min(outcomes["read"], outcomes["refused"]) > 20, outcomes
-
-
-def resident() -> int:
-    """Bytes of memory that this process holds now."""
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
 
 
 def endless_silence() -> bytes:
