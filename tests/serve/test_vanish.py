@@ -22,7 +22,7 @@ from tests.serve.sounds import service_of, sound, tone
 
 Message = dict[str, Any]
 VANISHED = 1000  # clients
-GROWTH = 30 << 20  # bytes
+GROWTH = 20 << 20  # bytes
 
 
 class Client:
@@ -137,9 +137,7 @@ def test_a_thousand_clients_that_vanish_leave_nothing(voice: Voice) -> None:
 
     async def run() -> None:
         before = await vanish(200)
-        after = await vanish(VANISHED)
-        print("growth", after - before)
-        assert after - before < GROWTH
+        assert await vanish(VANISHED) - before < GROWTH
         stays = Client("http", FILE, 1000, "word")
         asking = asyncio.create_task(stays.ask(api))
         while not (stays.heard and stays.heard[-1].get("more_body") is False):
@@ -157,7 +155,7 @@ def test_a_thousand_clients_that_vanish_leave_nothing(voice: Voice) -> None:
 def test_what_nobody_waits_for_is_not_made(
     kind: str, way: str, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client leaves a file of 600 groups, or a stream of 300, at the first of them."""
+    """A client leaves a file of 600 groups, or a stream of 50, at the first of them."""
     service = service_of(voice, Limits(idle=60))
     api = build(service)
     made = 0
@@ -171,7 +169,7 @@ def test_what_nobody_waits_for_is_not_made(
 
     monkeypatch.setattr(batching, "advance", count)
     file = {"type": "http.request", "body": sound(60, "flac", "flac"), "more_body": False}
-    speech = {"type": "websocket.receive", "bytes": (tone(30) * 32767).astype("<i2").tobytes()}
+    speech = {"type": "websocket.receive", "bytes": (tone(5) * 32767).astype("<i2").tobytes()}
 
     async def run() -> None:
         says, hears = ([file], 2) if kind == "http" else ([*LIVE[:2], speech], 3)
@@ -179,4 +177,4 @@ def test_what_nobody_waits_for_is_not_made(
         await empty(service)
 
     asyncio.run(run())
-    assert 0 < made < 150
+    assert 0 < made < (150 if kind == "http" else 25)
