@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
 from itertools import cycle
 from typing import Any
@@ -20,7 +20,7 @@ from serve.voices import Voice
 from tests.hostile import resident
 from tests.serve.sounds import service_of, sound, tone
 
-Message = dict[str, Any]
+Message = MutableMapping[str, Any]
 VANISHED = 1000  # clients
 GROWTH = 20 << 20  # bytes
 
