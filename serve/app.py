@@ -15,9 +15,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
@@ -39,6 +41,8 @@ from serve.voices import Voice, Voices
 HOST = "127.0.0.1"  # nobody but this machine
 PORT = 8000
 DRAIN_SECONDS = 60.0  # that those who speak are given when the service ends
+# For how long a proxy of Ray's at least says that it still drains, 30 s by default.
+_PROXY_PERIOD = "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S"
 
 
 def default_model() -> str:
@@ -139,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_free_port(options.port, options.host)
         Voice.load(options.model)  # say what is wrong with the model before anything starts
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
+        os.environ.setdefault(_PROXY_PERIOD, "0.1")  # before Ray starts: see _drain
         cluster.connect()
         serve.start(http_options={"host": options.host, "port": options.port})
         handle = serve.run(app(Settings(model=options.model)))
@@ -164,12 +169,32 @@ def _wait() -> None:
 def _drain(handle: DeploymentHandle) -> None:
     """Let those who speak finish; a second Ctrl-C does not wait for them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    end = time.monotonic() + DRAIN_SECONDS
     try:
         handle.drain.remote().result(timeout_s=DRAIN_SECONDS)
+        _deliver(end)
     except TimeoutError:
         print(f"Some still spoke after {DRAIN_SECONDS:g} s; ended.", file=sys.stderr)
     except KeyboardInterrupt:
         print("Ended at once.", file=sys.stderr)
+
+
+def _deliver(end: float) -> None:
+    """Wait for Ray's proxies: they take what is made at once, and clients may read it slowly.
+
+    Args:
+        end: when it is too late, on the monotonic clock.
+
+    Raises:
+        TimeoutError: if it is.
+    """
+    controller = _get_global_client()._controller
+    proxies = list(ray.get(controller.get_proxies.remote()).values())
+    ray.get([proxy.update_draining.remote(True) for proxy in proxies])
+    while not all(ray.get([proxy.is_drained.remote() for proxy in proxies])):
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

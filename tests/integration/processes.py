@@ -1,5 +1,6 @@
 """Processes that a test has started, and what they listen on, read from /proc."""
 
+import ipaddress
 import os
 from pathlib import Path
 
@@ -47,8 +48,6 @@ def listening(pids: set[int]) -> set[tuple[str, int, int]]:
 
 def _address(text: str) -> str:
     """An address as /proc/net writes it, words of 4 bytes with the last one first."""
-    import ipaddress
-
     raw = bytes.fromhex(text)
     words = [raw[n : n + 4][::-1] for n in range(0, len(raw), 4)]
     found = ipaddress.ip_address(b"".join(words))

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -45,9 +46,7 @@ def where(ray_cluster: None, run_folder: Path) -> Iterator[str]:
 
 
 def speak(where: str, seconds: float) -> httpx.Response:
-    return httpx.post(
-        f"http://{where}/v1/speak?size=32", content=sound(seconds), timeout=PATIENCE
-    )
+    return httpx.post(f"http://{where}/v1/speak?size=32", content=sound(seconds), timeout=PATIENCE)
 
 
 def length(film: bytes) -> int:
@@ -108,7 +107,9 @@ def test_overload_those_who_are_let_in_are_served_and_others_are_told(where: str
 
 def replica() -> int:
     """The process of the one replica."""
-    [found] = [pid for pid, name in descendants(os.getpid()) if name.startswith("ray::ServeReplica")]
+    [found] = [
+        pid for pid, name in descendants(os.getpid()) if name.startswith("ray::ServeReplica")
+    ]
     return found
 
 
@@ -138,11 +139,56 @@ def test_a_killed_replica_costs_those_in_flight_and_comes_back(where: str) -> No
             stop.set()
         for one in asking:
             one.result()
-    print(statuses)
     failed = [status for status in statuses if status != 200]
     assert len(failed) <= askers, statuses
     assert replica() != before
 
 
+def mute(where: str, hello: bytes, speech: bytes) -> socket.socket:
+    """A client that says all of it, and reads nothing, not even pings."""
+    host, port = where.split(":")
+    line = socket.create_connection((host, int(port)))
+    line.sendall(
+        f"GET /v1/stream HTTP/1.1\r\nHost: {where}\r\nConnection: Upgrade\r\n"
+        "Upgrade: websocket\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        "Sec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    for kind, data in (
+        (1, hello),
+        *((2, speech[n : n + 64000]) for n in range(0, len(speech), 64000)),
+    ):
+        head = bytes([0x80 | kind])  # a whole message, masked with zeros
+        size = (
+            bytes([0x80 | len(data)]) if len(data) < 126 else b"\xfe" + len(data).to_bytes(2, "big")
+        )
+        line.sendall(head + size + bytes(4) + data)
+    return line
+
+
+def rss(pid):
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 >> 20
+
+
 def test_a_client_that_does_not_read(where: str) -> None:
-    pass
+    pids = {
+        name.strip(): pid
+        for pid, name in descendants(os.getpid())
+        if "ProxyActor" in name or "ServeReplica" in name
+    }
+    pcm = (tone(60) * 32767).astype("<i2").tobytes()
+    print({k: rss(v) for k, v in pids.items()})
+    lines = [mute(where, b'{"size": 512}', pcm) for _ in range(2)]
+    t = time.time()
+    while time.time() - t < 75:
+        time.sleep(3)
+        page = httpx.get(f"http://{where}/metrics", timeout=60).text
+        print(
+            round(time.time() - t),
+            {k[:20]: rss(v) for k, v in pids.items()},
+            [
+                l
+                for l in page.splitlines()
+                if l.startswith("s2vgan_speaking") or l.startswith("s2vgan_groups_total")
+            ],
+            flush=True,
+        )
