@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.responses import FileResponse, Response
@@ -17,6 +17,7 @@ from serve.access import OriginCheck, TokenCheck
 from serve.observability import REQUEST_ID, RequestLog
 from serve.problems import Refusal, described
 from serve.service import Service
+from serve.voices import ModelName
 
 _STATIC = Path(__file__).parent / "static"
 _DESCRIPTION = """Speech in, the talking face out.
@@ -29,6 +30,8 @@ and last `{"end": true}`. For each group of 3 pictures a binary message comes ba
 uint32 number of the group, uint32 n pictures, float64 time of the first in seconds, n x uint32
 bytes of each JPEG, and the JPEGs."""
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
+_OPEN: dict[str, Any] = {"security": []}  # asks for no token, whoever may ask for the rest
+_TOKEN = described(401, "this service asks for its token: Authorization: Bearer TOKEN.")
 
 
 class Alive(BaseModel):
@@ -121,19 +124,27 @@ def _about(service: Service) -> APIRouter:
     def docs() -> FileResponse:
         return FileResponse(_STATIC / "docs.html")
 
-    @routes.get("/healthz")
+    @routes.get("/healthz", openapi_extra=_OPEN)
     async def healthz() -> Alive:
         """The process answers."""
         return Alive()
 
-    @routes.get("/readyz", responses=described(503, "this service is about to end.", retry=True))
+    @routes.get(
+        "/readyz",
+        responses=described(503, "this service is about to end.", retry=True),
+        openapi_extra=_OPEN,
+    )
     async def readyz() -> Ready:
         """A model is loaded and has spoken once (before that, nothing answers here)."""
         if service.gate.draining:
             raise Refusal(503, "this service is about to end; ask another.", 5)
         return Ready(model=service.voices.champion.reference)
 
-    @routes.get("/metrics", response_class=Response, responses={200: {"content": {_METRICS: {}}}})
+    @routes.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {_METRICS: {}}}, **_TOKEN},
+    )
     async def metrics() -> Response:
         """Metrics of this replica for Prometheus."""
         gate = service.gate
@@ -143,14 +154,14 @@ def _about(service: Service) -> APIRouter:
     @routes.get(
         "/v1/model",
         responses={
-            **described(401, "this service asks for its token: Authorization: Bearer TOKEN."),
+            **_TOKEN,
             **described(404, "no registered model NAME; leave model out for the default."),
             **described(422, "model: use NAME, NAME@ALIAS or NAME/VERSION."),
             **described(503, "model NAME cannot speak; leave model out for the default."),
         },
     )
     async def model(
-        model: Annotated[str | None, Query(max_length=160, examples=["s2vgan@champion"])] = None,
+        model: Annotated[ModelName | None, Query(examples=["s2vgan@champion"])] = None,
     ) -> Card:
         """The model that speaks: name, version, spec, and what it was made from."""
         return Card(**(await service.voices.get(model)).card())

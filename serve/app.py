@@ -15,9 +15,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
@@ -41,6 +43,8 @@ HOST = "127.0.0.1"  # nobody but this machine
 PORT = 8000
 DRAIN_SECONDS = 60.0  # that those who speak are given when the service ends
 HEALTH_SECONDS = 1.0  # until a replica that has died is missed; Ray Serve's own 10 are felt
+# For how long a proxy of Ray's at least says that it still drains, 30 s by default.
+_PROXY_PERIOD = "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S"
 
 
 def default_model() -> str:
@@ -150,6 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         # Ray lets its workers give way to all other processes; speech cannot wait.
         os.environ.setdefault("RAY_worker_niceness", "0")
+        os.environ.setdefault(_PROXY_PERIOD, "0.1")  # before Ray starts: see _drain
         cluster.connect()
         serve.start(http_options={"host": options.host, "port": options.port})
         handle = serve.run(app(Settings(model=options.model, speakers=options.speakers)))
@@ -175,12 +180,32 @@ def _wait() -> None:
 def _drain(handle: DeploymentHandle) -> None:
     """Let those who speak finish; a second Ctrl-C does not wait for them."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    end = time.monotonic() + DRAIN_SECONDS
     try:
         handle.drain.remote().result(timeout_s=DRAIN_SECONDS)
+        _deliver(end)
     except TimeoutError:
         print(f"Some still spoke after {DRAIN_SECONDS:g} s; ended.", file=sys.stderr)
     except KeyboardInterrupt:
         print("Ended at once.", file=sys.stderr)
+
+
+def _deliver(end: float) -> None:
+    """Wait for Ray's proxies: they take what is made at once, and clients may read it slowly.
+
+    Args:
+        end: when it is too late, on the monotonic clock.
+
+    Raises:
+        TimeoutError: if it is.
+    """
+    controller = _get_global_client()._controller
+    proxies = list(ray.get(controller.get_proxies.remote()).values())
+    ray.get([proxy.update_draining.remote(True) for proxy in proxies])
+    while not all(ray.get([proxy.is_drained.remote() for proxy in proxies])):
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from serve.problems import Refusal
 
@@ -128,6 +129,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
                 body += chunk
                 if len(body) > limits.body:
                     raise too_large
+    except ClientDisconnect:
+        raise Refusal(408, "the sound file ends in the middle; send all of it.") from None
     except TimeoutError:
         raise Refusal(
             408,

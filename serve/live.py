@@ -16,6 +16,7 @@ from serve.batching import Session
 from serve.pictures import Finish, live_message
 from serve.problems import Refusal, problem
 from serve.service import Service
+from serve.voices import ModelName
 
 MAX_MESSAGE = 1 << 20  # bytes
 MAX_BEHIND = 5.0  # seconds of speech that may wait to be shown; beyond, the client has to wait
@@ -41,7 +42,7 @@ class Hello(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63)
     size: int | None = Field(None, ge=1, le=8192)
     token: str | None = Field(None, max_length=1024)
-    model: str | None = Field(None, max_length=160)
+    model: ModelName | None = None
     label: bool = True
 
 

@@ -22,6 +22,7 @@ from serve.limits import read_body
 from serve.pictures import Finish, ZipWriter
 from serve.problems import Refusal, described
 from serve.service import Service
+from serve.voices import ModelName
 
 MEDIA = {
     "mp4": "video/mp4",
@@ -95,9 +96,8 @@ def router(service: Service) -> APIRouter:
             ),
         ] = 1,
         model: Annotated[
-            str | None,
+            ModelName | None,
             Query(
-                max_length=160,
                 description="NAME, NAME@ALIAS or NAME/VERSION of a registered model.",
                 examples=["s2vgan@champion"],
             ),

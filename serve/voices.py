@@ -6,10 +6,11 @@ import re
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from s2vgan import artifact, tracking
 from s2vgan.engine import Engine, fitting, load_onnx
@@ -22,8 +23,11 @@ KEPT = 4  # models in memory beside the one by default
 POLL_SECONDS = 10.0  # between two looks at the alias
 RETRY_SECONDS = 300.0  # until a version that could not speak is tried again
 
-# No path, no address: a client names registered models alone.
-_NAME = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{0,63})(@[A-Za-z0-9_-]{1,64}|/[0-9]{1,9})?")
+# No path, no address: a client names registered models alone. As OpenAPI writes it, with anchors.
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}(@[A-Za-z0-9_-]{1,64}|/[0-9]{1,9})?$"
+_NAME = re.compile(NAME_PATTERN)
+# What a request may say in `model`. The pattern is told, not checked: Voices does, with a sentence.
+ModelName = Annotated[str, Field(json_schema_extra={"pattern": NAME_PATTERN})]
 _log = logging.getLogger("s2vgan.serve")
 
 
@@ -131,7 +135,7 @@ class Voices:
         parts = _NAME.fullmatch(name)
         if parts is None:
             raise Refusal(422, "model: use NAME, NAME@ALIAS or NAME/VERSION of a registered model.")
-        exact = name if parts["name"] != name else f"{name}@{tracking.ALIAS}"
+        exact = name if parts[1] else f"{name}@{tracking.ALIAS}"
         try:
             found = await asyncio.to_thread(tracking.resolve, f"models:/{exact}", self._uri)
         except RunError as error:

@@ -1,5 +1,6 @@
 """Videos made to harm, byte by byte, for tests/test_hostile.py; and what it calls in a child."""
 
+import gc
 import io
 import os
 import struct
@@ -7,6 +8,7 @@ import time
 import zlib
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Final
 
 import av
@@ -23,6 +25,13 @@ def look(path: str) -> list[int]:
     ticks = sum(1 for _ in media.on_grid(path, 30))
     track = media.read_track(path, 16000)
     return [ticks, sum(len(samples) for _, samples in track.runs)]
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
 
 
 def harm(kind: str) -> None:
@@ -237,6 +246,24 @@ def with_hours(video: bytes, hours: float) -> bytes:
     place = video.find(b"\x44\x89\x88")
     assert place >= 0
     return video[: place + 3] + struct.pack(">d", hours * 3.6e6) + video[place + 11 :]
+
+
+def wav(
+    samples: bytes,
+    channels: int = 1,
+    rate: int = 16000,
+    bits: int = 16,
+    kind: int = 1,
+    lie: int = 0,
+) -> bytes:
+    """A WAV whose header says what it is told to say."""
+    block = channels * bits // 8 & 0xFFFF
+    head = struct.pack("<HHIIHH", kind, channels, rate, rate * block & 0xFFFFFFFF, block, bits)
+    size = lie or len(samples)
+    return (
+        b"RIFF" + struct.pack("<I", (size + 36) & 0xFFFFFFFF) + b"WAVEfmt " + struct.pack("<I", 16)
+        + head + b"data" + struct.pack("<I", size & 0xFFFFFFFF) + samples
+    )  # fmt: skip
 
 
 def damaged(video: bytes, random: np.random.Generator) -> bytes:

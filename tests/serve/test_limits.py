@@ -2,7 +2,6 @@ import asyncio
 import json
 import logging
 import re
-import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +21,8 @@ from serve.limits import Gate, Limits, read_body
 from serve.observability import JsonLines
 from serve.problems import Refusal
 from serve.voices import Voice
-from tests.serve.sounds import RATE, refusal, service_of, sound
+from tests.hostile import wav
+from tests.serve.sounds import refusal, service_of, sound
 
 TOKEN = "0123456789abcdef"
 
@@ -174,24 +174,14 @@ def test_endless_and_slow_bodies_end() -> None:
         yield {"type": "http.request", "body": b"0", "more_body": True}
         await asyncio.sleep(60)
 
-    limits = Limits(body=10_000, body_seconds=0.3, idle=0.1)
-    for source, status in ((endless(), 413), (slow(), 408), (stuck(), 408)):
+    for source, limits, status in (
+        (endless(), Limits(body=10_000), 413),
+        (slow(), Limits(body_seconds=0.3), 408),
+        (stuck(), Limits(idle=0.1), 408),
+    ):
         with pytest.raises(Refusal) as refused:
             asyncio.run(read_body(asked(source), limits))
         assert refused.value.status_code == status
-
-
-def wav(
-    samples: bytes, channels: int = 1, rate: int = RATE, bits: int = 16, kind: int = 1, lie: int = 0
-) -> bytes:
-    """A WAV whose header says what it is told to say."""
-    block = channels * bits // 8
-    head = struct.pack("<HHIIHH", kind, channels, rate, rate * block & 0xFFFFFFFF, block, bits)
-    size = lie or len(samples)
-    return (
-        b"RIFF" + struct.pack("<I", (size + 36) & 0xFFFFFFFF) + b"WAVEfmt " + struct.pack("<I", 16)
-        + head + b"data" + struct.pack("<I", size & 0xFFFFFFFF) + samples
-    )  # fmt: skip
 
 
 NOISE = np.random.default_rng(0).integers(-9000, 9000, 16000).astype("<i2").tobytes()
