@@ -22,7 +22,7 @@ from s2vgan.errors import ConfigError, DatasetError, RunError, S2VError
 from s2vgan.files import write_text
 from s2vgan.interrupt import deferred, supervise
 from s2vgan.ledger import DatasetInfo, read_dataset
-from s2vgan.loop import Launch, train_loop
+from s2vgan.loop import Launch, Report, train_loop
 from s2vgan.models import build_face
 from s2vgan.progress import TrainingProgress
 from s2vgan.runlog import METRICS, RUN_FILE, read_run, unwritten, update_run
@@ -34,20 +34,19 @@ RESTARTS = 3  # of the workers after a crash; each goes on from the latest check
 
 def _worker(settings: dict[str, Any]) -> None:
     """What Ray Train runs in each worker."""
-    launch = Launch(**settings | {"config": Config.from_dict(settings["config"])})
-    context = ray.train.get_context()
+    told = {name: value for name, value in settings.items() if name != "report"}
+    launch = Launch(**told | {"config": Config.from_dict(told["config"])})
+    report: Report | None = settings["report"]
+    rank, world, here = 0, 1, 1
+    if report is None:
+        context = ray.train.get_context()  # which Ray Train refuses in local mode below Ray Tune
+        rank, world = context.get_world_rank(), context.get_world_size()
+        here, report = context.get_local_world_size(), lambda values: ray.train.report(values)
     device = ray.train.torch.get_device()
     if device.type == "cpu":
-        share = context.get_local_world_size() * launch.trials
-        torch.set_num_threads(max(1, cluster.cores() // share))
+        torch.set_num_threads(max(1, cluster.cores() // (here * launch.trials)))
     try:
-        train_loop(
-            launch,
-            device,
-            context.get_world_rank(),
-            context.get_world_size(),
-            lambda values: ray.train.report(values),
-        )
+        train_loop(launch, device, rank, world, report)
     except S2VError as error:
         # What the user must mend would fail again: no exception, which Ray would answer with
         # restarts, but a sentence that fit() raises.
@@ -61,6 +60,7 @@ def make_trainer(
     workers: int,
     *,
     callbacks: Sequence[Any] = (),
+    report: Report | None = None,
     name: str = "",
     parent: str | None = None,
     tracking: str | None = None,
@@ -73,8 +73,11 @@ def make_trainer(
         config: of the run.
         data: dataset folder or URL.
         out: the run's folder.
-        workers: number of workers, 1 or more; each has a GPU if the cluster has enough of them.
+        workers: number of workers; each has a GPU if the cluster has enough of them. 0 trains in
+            the process that calls fit(), on its GPU if it has one: Ray Train's local mode, which
+            restarts nothing, calls no callback and needs ``report``.
         callbacks: of Ray Train, such as Tune's.
+        report: told of each evaluation by the one worker of local mode; others tell Ray Train.
         name: of the run; by default the folder's.
         parent: MLflow run of a sweep.
         tracking: MLflow URI; by default :func:`tracking_uri`.
@@ -92,16 +95,18 @@ def make_trainer(
         trials,
         consent,
     )
-    gpu = ray.cluster_resources().get("GPU", 0) >= workers * trials
     settings = {item.name: getattr(launch, item.name) for item in dataclasses.fields(launch)}
+    scaling = ray.train.ScalingConfig(num_workers=0)
+    if workers:
+        gpu = cluster.has_gpus(workers * trials)
+        resources = cluster.train_resources(workers, trials=trials, gpu=gpu)
+        scaling = ray.train.ScalingConfig(
+            num_workers=workers, use_gpu=gpu, resources_per_worker=resources
+        )
     return ray.train.torch.TorchTrainer(
         _worker,
-        train_loop_config=settings | {"config": config.to_dict()},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
-            use_gpu=gpu,
-            resources_per_worker=cluster.train_resources(workers, trials=trials, gpu=gpu),
-        ),
+        train_loop_config=settings | {"config": config.to_dict(), "report": report},
+        scaling_config=scaling,
         run_config=ray.train.RunConfig(
             name=f"attempt-{time.time_ns()}",  # Ray answers a finished name with its old result
             storage_path=str(folder / "ray"),

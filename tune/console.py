@@ -3,12 +3,15 @@
 import contextlib
 import logging
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayActorError
 
 from tune.search import METRIC, point_of
 from tune.space import trial_name
@@ -33,6 +36,18 @@ class Lines(tune.Callback):
         reading = f"{METRIC} {result[METRIC]:.3f}" if METRIC in result else "no reading"
         self._say(trial, f"ended at step {result.get('step', '?')}, {reading}")
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Called by Ray Tune when it starts a trial again, from the trial's last checkpoint.
+
+        A process that died has its restarts; what raised an error will most likely raise it again,
+        and has this one.
+        """
+        died = isinstance(_latest_error(trial), RayActorError)
+        if not died:
+            trial.max_failures = 0
+        what = "lost its process" if died else "failed"
+        print(f"{self._name(trial)} {what} and goes on from its last checkpoint", flush=True)
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Called by Ray Tune."""
         self._say(trial, "failed")
@@ -43,6 +58,15 @@ class Lines(tune.Callback):
 
     def _name(self, trial: Any) -> str:
         return trial_name(point_of(trial.config, self._kinds))
+
+
+def _latest_error(trial: Any) -> Exception | None:
+    """What a trial failed with; Ray Tune leaves it in a file that it does not read back so soon."""
+    path = trial.pickled_error_file
+    try:
+        return pickle.loads(Path(path).read_bytes()) if path else None
+    except Exception:  # an error of a class that is not known here
+        return None
 
 
 @contextlib.contextmanager

@@ -67,7 +67,13 @@ def best_of(trials: Sequence[Trial], folder: Path) -> Trial:
 
 
 def retrain(
-    config: Config, data: str, folder: Path, workers: int, times: float, parent: str | None
+    config: Config,
+    data: str,
+    folder: Path,
+    workers: int,
+    times: float,
+    parent: str | None,
+    consent: str = "",
 ) -> Path:
     """Train the winner's configuration anew, with more budget, in SWEEP/winner.
 
@@ -80,6 +86,7 @@ def retrain(
         workers: of Ray Train.
         times: the budget of one trial.
         parent: the sweep's MLflow run.
+        consent: who consented that the face is learned.
 
     Returns:
         The run's folder.
@@ -91,7 +98,10 @@ def retrain(
     )
     config = dataclasses.replace(config, train=longer)
     if read_run(run).get("status") != "FINISHED":
-        fit(make_trainer(config, data, run, workers, name=RETRAINED, parent=parent), run)
+        trainer = make_trainer(
+            config, data, run, workers, name=RETRAINED, parent=parent, consent=consent
+        )
+        fit(trainer, run)
     return run
 
 

@@ -92,7 +92,7 @@ def test_mlflow_is_told_once_how_a_trial_ended(tmp_path: Path) -> None:
         (run / "model" / "manifest.json").write_text("{}")
     settle(trials, tmp_path, store)
     about = [read_run(tmp_path / "trials" / trial.name) for trial in trials]
-    assert [item.get("status") for item in about] == ["FINISHED", "FAILED", "RUNNING", None]
+    assert [item.get("status") for item in about] == ["FINISHED", "FAILED", "FINISHED", None]
     client = connect(store)
     stopped = client.get_run(about[0]["mlflow_run"])
     assert stopped.info.status == "FINISHED"
@@ -101,5 +101,6 @@ def test_mlflow_is_told_once_how_a_trial_ended(tmp_path: Path) -> None:
     assert stopped.data.metrics[METRIC] == 0.2
     assert [item.path for item in client.list_artifacts(about[0]["mlflow_run"])] == ["model"]
     assert client.get_run(about[1]["mlflow_run"]).info.status == "FAILED"
+    assert "sweep_status" not in client.get_run(about[2]["mlflow_run"]).data.tags
     settle(trials, tmp_path, store)
     assert [read_run(tmp_path / "trials" / trial.name) for trial in trials] == about
