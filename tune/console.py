@@ -13,7 +13,7 @@ from typing import Any
 from ray import tune
 from ray.exceptions import RayActorError
 
-from tune.search import METRIC, point_of
+from tune.search import METRIC, hopeless, point_of
 from tune.space import trial_name
 
 STATE_SECONDS = "2"  # between savings of Ray Tune's state
@@ -22,8 +22,8 @@ STATE_SECONDS = "2"  # between savings of Ray Tune's state
 class Lines(tune.Callback):
     """One line for each trial that starts or ends."""
 
-    def __init__(self, total: int, kinds: tuple[str, ...], takes: str) -> None:
-        self._total, self._kinds, self._takes = total, kinds, takes
+    def __init__(self, total: int, kinds: tuple[str, ...], takes: str, runs: Path) -> None:
+        self._total, self._kinds, self._takes, self._runs = total, kinds, takes, runs
         self._ended = 0
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
@@ -34,7 +34,9 @@ class Lines(tune.Callback):
         """Called by Ray Tune."""
         result = trial.last_result or {}
         reading = f"{METRIC} {result[METRIC]:.3f}" if METRIC in result else "no reading"
-        self._say(trial, f"ended at step {result.get('step', '?')}, {reading}")
+        sign = hopeless(self._runs / self._name(trial))
+        what = f"ended at step {result.get('step', '?')}, {reading}"
+        self._say(trial, f"{what}. {sign}" if sign else what)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Called by Ray Tune when it starts a trial again, from the trial's last checkpoint.

@@ -187,7 +187,7 @@ def _fit(sweep: Sweep, folder: Path, store: str, parent: str | None) -> dict[str
             slots=slots,
             scheduler=search.make_scheduler(sweep.scheduler, sweep.config.train),
             stopper=search.Hopeless(runs, kinds),
-            callbacks=[console.Lines(sweep.total, kinds, takes)],
+            callbacks=[console.Lines(sweep.total, kinds, takes, runs)],
             restarts=RESTARTS if inside else 0,  # Ray Train restarts its workers itself
             reuse=inside,
         ).fit()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from s2vgan import artifact, cluster, detectors, tracking
+from s2vgan import artifact, detectors, tracking
 from s2vgan.config import Config
 from s2vgan.runlog import read_log, read_run
 from s2vgan.synthesis import Synthesizer
@@ -110,15 +110,14 @@ def test_trials_without_hope_are_stopped_say_so_and_leave_their_process_to_other
 ) -> None:
     store = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    monkeypatch.setattr(cluster, "trial_slots", lambda workers: 1)
     train = {"batch": 4, "steps": 1000, "minutes": 0, "evaluate_every": 250, "pretrain_steps": 0}
     config = Config.from_dict({"model": {"width": 4}, "train": train})
-    space = Space({LR_G: Choices((1e-9, 2e-9)), LR_D: Choices((1e-4,))}, ("no_gru",))
+    space = Space({LR_G: Choices((1e-9, 2e-9, 3e-9)), LR_D: Choices((1e-4,))}, ("no_gru",))
     folder = tmp_path / "sweep"
 
     trials, promotion = run(Sweep(config, str(toy_data), space, scheduler="fifo"), folder)
 
-    assert [trial.status for trial in trials] == ["stopped"] * 2, "such rates learn nothing"
+    assert [trial.status for trial in trials] == ["stopped"] * 3, "such rates learn nothing"
     client = connect(store)
     for trial in trials:
         assert trial.step == 750 and trial.reason.startswith(detectors.HOPELESS)

@@ -160,7 +160,9 @@ def test_a_winner_is_trained_anew_for_longer_and_once(
     monkeypatch.setattr(promotion, "fit", fit)
     base = Config(train=TrainConfig(steps=100, minutes=2, lr_g=3e-4))
     for _ in range(2):
-        assert retrain(base, "data", tmp_path, 2, 3.0, "parent") == tmp_path / "winner"
+        found = retrain(base, "data", tmp_path, 2, 3.0, "parent", "A. Speaker")
+        assert found == tmp_path / "winner"
     [(config, data, run, workers, more)] = begun
     assert config == Config(train=TrainConfig(steps=300, minutes=6, lr_g=3e-4))
     assert (data, run, workers) == ("data", tmp_path / "winner", 2) and more["parent"] == "parent"
+    assert more["consent"] == "A. Speaker"

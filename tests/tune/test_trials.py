@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+from s2vgan import cluster
 from s2vgan.config import TrainConfig
 from s2vgan.runlog import RunLog, read_run, update_run
 from s2vgan.tracking.store import connect
 from tune.search import METRIC
 from tune.space import KIND, LR_D, LR_G, trial_name
-from tune.trials import Trial, collect, settle, started_points
+from tune.trials import Trial, collect, resources, settle, started_points
 
 POINTS: list[dict[str, Any]] = [
     {KIND: kind, LR_G: lr_g, LR_D: 1e-4} for lr_g in (1e-4, 4e-4) for kind in ("gru", "no_gru")
@@ -64,6 +65,27 @@ def test_a_budget_in_minutes_is_spent_too(tmp_path: Path, minutes: float, status
     write_log(tmp_path, POINTS[0], {500: 0.1})  # after 30 s
     [trial] = collect(POINTS[:1], tmp_path, TrainConfig(minutes=minutes), {})
     assert trial.status == status
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "reserved", "words"),
+    [
+        (0, 1, {"CPU": 1.0}, "1 CPU"),
+        (2, 1, {"CPU": 1.0, "GPU": 1.0}, "1 CPU and 1 GPU"),
+        (1, 1, {"CPU": 1.0}, "1 CPU"),
+        (0, 2, {"CPU": cluster.TRIAL_CPU}, "2 workers of 1 CPU, and 0.1 CPU beside"),
+        (4, 2, {"CPU": cluster.TRIAL_CPU}, "2 workers of 1 CPU and 1 GPU, and 0.1 CPU beside"),
+    ],
+)
+def test_a_single_worker_trains_inside_its_trial(
+    gpus: int,
+    workers: int,
+    reserved: dict[str, float],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 16.0, "GPU": float(gpus)})
+    assert resources(workers, slots=2) == (reserved, words)
 
 
 def test_points_that_a_search_found_are_read_from_their_runs(tmp_path: Path) -> None:
