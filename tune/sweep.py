@@ -73,6 +73,8 @@ def run(
         trials = collect(points, folder, sweep.config.train, failed)
         settle(trials, folder, tracker.uri)
         print(report.table(trials), flush=True)
+        if told := report.effects(folder, sweep.to_dict(), trials):
+            print(told)
         report.write(folder, sweep.to_dict(), trials, None)
         best = best_of(trials, folder)
         tracker.log_metrics(best.readings, best.step)

@@ -99,6 +99,9 @@ def test_a_sweep_survives_a_failure_makes_a_champion_and_is_not_run_twice(
     assert anew.config.train == dataclasses.replace(champion.config.train, steps=16, minutes=0)
     told = client.get_run(read_run(folder / "winner")["mlflow_run"])
     assert told.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    parent = client.get_run(parent.info.run_id)
+    assert parent.inputs is not None
+    assert len(parent.inputs.dataset_inputs) == 1, "however often the command was given"
     assert told.info.status == "FINISHED"
     assert longer.sentence in (folder / "report.html").read_text()
 
