@@ -124,6 +124,7 @@ def train(
     *,
     resume: bool = False,
     name: str = "",
+    parent: str | None = None,
     consent: str = "",
 ) -> Path:
     """Train a model and store it in RUN/model.
@@ -135,6 +136,7 @@ def train(
         workers: Ray Train workers; 0 trains in this process, without Ray.
         resume: go on with the run that the folder holds.
         name: of the run; by default the folder's.
+        parent: MLflow run of the sweep that the run belongs to.
         consent: who consented that the face is learned and shown, and how; it goes into the
             model's manifest and card. A resumed run keeps its own if none is given.
 
@@ -161,13 +163,16 @@ def train(
     try:
         with TrainingProgress(folder, config), deferred(folder) as asked:
             if workers:
-                trainer = make_trainer(config, data, folder, workers, name=name, consent=consent)
+                trainer = make_trainer(
+                    config, data, folder, workers, name=name, parent=parent, consent=consent
+                )
                 supervise(lambda: fit(trainer, folder), asked)
             else:
                 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
                 launch = Launch(
-                    config, _absolute(data), str(folder), name, tracking_uri(), consent=consent
-                )
+                    config, _absolute(data), str(folder), name, tracking_uri(), parent,
+                    consent=consent,
+                )  # fmt: skip
                 train_loop(launch, device, 0, 1, None)
     except KeyboardInterrupt:
         if workers and read_run(folder):  # Ray's worker was killed with its book open
@@ -186,7 +191,9 @@ def train(
             )
     run = read_run(folder)
     if asked.is_set() and run.get("status") != "FINISHED":
-        if run.get("step", -1) > 0:
+        if parent:
+            print("Stopped.")  # how the sweep goes on it tells itself
+        elif run.get("step", -1) > 0:
             print(f"Stopped at step {run['step']}; the same command with --resume goes on.")
         else:
             print("Stopped before the first step: there is nothing to resume; start it again.")

@@ -65,7 +65,8 @@ def effects(folder: Path, settings: Mapping[str, Any], trials: Sequence[Trial]) 
         return "\n".join(lines)
     for name in _varied(settings):
         means = [f"{level.value} {level.mean:.3f}" for level in levels(name, read, logs, step)]
-        lines.append(f"Mean score at step {step} by {name}: {', '.join(means)}.")
+        if len(means) > 1:
+            lines.append(f"Mean score at step {step} by {name}: {', '.join(means)}.")
     return "\n".join(lines)
 
 
