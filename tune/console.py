@@ -24,7 +24,6 @@ class Lines(tune.Callback):
 
     def __init__(self, total: int, kinds: tuple[str, ...], takes: str, runs: Path) -> None:
         self._total, self._kinds, self._takes, self._runs = total, kinds, takes, runs
-        self._ended = 0
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Called by Ray Tune."""
@@ -36,7 +35,7 @@ class Lines(tune.Callback):
         reading = f"{METRIC} {result[METRIC]:.3f}" if METRIC in result else "no reading"
         sign = hopeless(self._runs / self._name(trial))
         what = f"ended at step {result.get('step', '?')}, {reading}"
-        self._say(trial, f"{what}. {sign}" if sign else what)
+        self._say(trials, trial, f"{what}. {sign}" if sign else what)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Called by Ray Tune when it starts a trial again, from the trial's last checkpoint.
@@ -52,11 +51,12 @@ class Lines(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Called by Ray Tune."""
-        self._say(trial, "failed")
+        self._say(trials, trial, "failed")
 
-    def _say(self, trial: Any, what: str) -> None:
-        self._ended += 1
-        print(f"[{self._ended}/{self._total}] {self._name(trial)} {what}", flush=True)
+    def _say(self, trials: list[Any], trial: Any, what: str) -> None:
+        """Those that ended before an interruption count, too."""
+        ended = 1 + sum(other.is_finished() for other in trials if other is not trial)
+        print(f"[{ended}/{self._total}] {self._name(trial)} {what}", flush=True)
 
     def _name(self, trial: Any) -> str:
         return trial_name(point_of(trial.config, self._kinds))

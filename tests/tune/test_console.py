@@ -22,24 +22,31 @@ class FakeTrial:
     pickled_error_file: str | None = None
     max_failures: int = 3
     config: dict[str, Any] = field(default_factory=lambda: {"point": {KIND: "gru", LR_G: 1e-4}})
+    finished: bool = False
     last_result: dict[str, Any] = field(default_factory=lambda: {"step": 750, METRIC: 0.125})
+
+    def is_finished(self) -> bool:
+        return self.finished
 
 
 @pytest.fixture
 def lines(tmp_path: Path) -> Lines:
-    return Lines(2, ("gru",), "1 CPU and 1 GPU", tmp_path)
+    return Lines(4, ("gru",), "1 CPU and 1 GPU", tmp_path)
 
 
 def test_a_trial_says_what_it_takes_and_where_it_ended(
     lines: Lines, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines.on_trial_start(0, [], FakeTrial())
-    lines.on_trial_complete(0, [], FakeTrial())
-    lines.on_trial_error(0, [], FakeTrial())
+    trial, other = FakeTrial(), FakeTrial()
+    ended_before = FakeTrial(finished=True)  # a sweep that goes on knows it, and does not start it
+    lines.on_trial_start(0, [ended_before, trial, other], trial)
+    lines.on_trial_complete(0, [ended_before, trial, other], trial)
+    trial.finished = True
+    lines.on_trial_error(0, [ended_before, trial, other], other)
     assert capsys.readouterr().out.splitlines() == [
         f"{NAME} starts: 1 CPU and 1 GPU",
-        f"[1/2] {NAME} ended at step 750, {METRIC} 0.125",
-        f"[2/2] {NAME} failed",
+        f"[2/4] {NAME} ended at step 750, {METRIC} 0.125",
+        f"[3/4] {NAME} failed",
     ]
 
 
