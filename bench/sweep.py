@@ -79,6 +79,7 @@ def asha_steps(folder: Path, orders: int) -> float:
             scheduler=make_scheduler("asha", TRAIN),
             stopper=None,
             callbacks=[],
+            reuse=True,
         ).fit()
         found = [results[number].metrics or {} for number in range(len(results))]
         best = max(found, key=lambda last: last[METRIC])["config"]["point"]
@@ -207,7 +208,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="s2vgan-bench-", dir=arguments.cache) as name:
         folder = Path(name)
         os.environ["S2VGAN_CACHE"] = f"{folder}/cache"
-        steps = 120 if arguments.quick else 600
+        steps = 120 if arguments.quick else 240
         data = rendered(folder) if set(wanted) - {"asha_steps"} else folder
         if "wall_over_ideal" in wanted:
             figures["wall_over_ideal"] = wall_over_ideal(data, folder, steps)
