@@ -10,18 +10,21 @@ python bench/sweep.py [--quick] [--cache FOLDER] [--only FIGURE]
   what its log says: the seconds of its steps and pre-training, without imports and start of
   workers, so that these count as overhead;
 - ``restart_loss``: seconds of training that are done twice when the driver is killed half-way and
-  the same command is given again, as a share of all that is trained.
+  the same command is given again, as a share of those that were done by then. Half of the trials
+  have ended at that moment, and one of those that run is about to write its first checkpoint.
 
 ``--quick`` takes fewer orders and shorter trials: a look, no claim.
 """
 
 import argparse
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +34,7 @@ from _report import report
 
 from s2vgan import demo, extraction, ledger
 from s2vgan.known import Options
+from s2vgan.loop import LOG_EVERY
 from s2vgan.runlog import read_log
 from s2vgan.spec import GroupSpec
 from tune import console
@@ -38,6 +42,8 @@ from tune.search import METRIC, make_scheduler, make_tuner
 from tune.space import trial_name
 
 ROOT: Final = Path(__file__).resolve().parents[1]
+Log = list[dict[str, Any]]
+
 TARGETS: Final = {"asha_steps": 0.55, "wall_over_ideal": 1.25, "restart_loss": 0.15}
 
 
@@ -73,6 +79,7 @@ def asha_steps(folder: Path, orders: int) -> float:
             scheduler=make_scheduler("asha", TRAIN),
             stopper=None,
             callbacks=[],
+            reuse=True,
         ).fit()
         found = [results[number].metrics or {} for number in range(len(results))]
         best = max(found, key=lambda last: last[METRIC])["config"]["point"]
@@ -96,7 +103,7 @@ class Command:
     """``tune/sweep.py`` over 8 short trials, as a user starts it."""
 
     def __init__(self, data: Path, out: Path, steps: int) -> None:
-        self.out = out
+        self.out, self.every = out, steps // 4
         self.environment = os.environ | {
             "MLFLOW_TRACKING_URI": f"sqlite:///{out}.db",
             "PYTHONPATH": str(ROOT),
@@ -104,64 +111,90 @@ class Command:
         self.words = [
             sys.executable, str(ROOT / "tune" / "sweep.py"), "--data", str(data),
             "--out", str(out), "--config", str(ROOT / "conf" / "demo.yaml"), "--steps", str(steps),
-            "--train.evaluate_every", str(steps // 4), "--train.pretrain_steps", "50",
+            "--train.evaluate_every", str(self.every), "--train.pretrain_steps", "50",
             "--scheduler", "fifo",
         ]  # fmt: skip
+        self._process: subprocess.Popen[str] | None = None
 
-    def start(self) -> "subprocess.Popen[str]":
-        """The process, in a group of its own."""
-        return subprocess.Popen(
+    def start(self) -> Iterator[str]:
+        """Start it in a group of its own, and hand on its lines as it prints them."""
+        self._process = subprocess.Popen(
             self.words, env=self.environment, stdout=subprocess.PIPE, text=True,
             start_new_session=True, bufsize=1,
         )  # fmt: skip
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            print(line, end="", flush=True)
+            yield line
 
-    def seconds(self) -> dict[str, float]:
-        """Seconds of training in each trial's log."""
-        logs = {run.name: read_log(run) for run in (self.out / "trials").glob("*")}
-        return {name: log[-1]["seconds"] for name, log in logs.items() if log}
+    def finish(self) -> None:
+        """Wait for its end, which must be a good one."""
+        if self._process is None or self._process.wait():
+            raise SystemExit("the sweep failed")
+
+    def kill(self) -> None:
+        """Kill it and all that it started, at once."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def logs(self) -> dict[str, Log]:
+        """Each trial's log, by the trial's name."""
+        return {run.name: read_log(run) for run in (self.out / "trials").glob("*")}
+
+
+def seconds(log: Log) -> float:
+    """Of training, that a log tells of."""
+    return float(log[-1]["seconds"]) if log else 0.0
+
+
+def kept(before: Log, after: Log) -> Log:
+    """What is left of a log in a later one; a trial that goes on cuts off what it does again."""
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, after, strict=False))
+    return [line for line, _ in same]
 
 
 def wall_over_ideal(data: Path, folder: Path, steps: int) -> float:
     """Wall time between the start of the first and the end of the last trial over the ideal."""
     command = Command(data, folder / "whole", steps)
-    process, slots, begun, ended = command.start(), 1, 0.0, 0.0
-    assert process.stdout is not None
-    for line in process.stdout:
-        print(line, end="", flush=True)
+    slots, begun, ended = 1, 0.0, 0.0
+    for line in command.start():
         if " at a time" in line:
             slots, begun = int(line.split(", ")[1].split()[0]), time.perf_counter()
         if line.startswith("[8/8]"):
             ended = time.perf_counter()
-    if process.wait() or not ended:
-        raise SystemExit("the sweep failed")
-    ideal = sum(command.seconds().values()) / slots
+    command.finish()
+    ideal = sum(map(seconds, command.logs().values())) / slots
     print(f"{ended - begun:.0f} s for {ideal:.0f} s of training in each of {slots} slots")
     return (ended - begun) / ideal
 
 
 def restart_loss(data: Path, folder: Path, steps: int) -> float:
-    """Kill the driver when half of the trials have ended, and give the same command again."""
+    """Kill the driver half-way, and give the same command again.
+
+    Half of the trials have ended then, and one that runs is about to write its first checkpoint:
+    the worst moment.
+    """
     command = Command(data, folder / "killed", steps)
-    process = command.start()
-    assert process.stdout is not None
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        if line.startswith("[4/8]"):
-            break
-    time.sleep(10)  # into the next trials
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    before = command.seconds()
-    again = command.start()
-    assert again.stdout is not None
-    lost = dict.fromkeys(before, 0.0)
-    for line in again.stdout:
-        print(line, end="", flush=True)
-        for name, now in command.seconds().items():  # a log that was cut back has lost its end
-            lost[name] = max(lost.get(name, 0.0), before.get(name, 0.0) - now)
-    if again.wait():
-        raise SystemExit("the sweep did not go on")
-    return sum(lost.values()) / sum(command.seconds().values())
+    next(line for line in command.start() if line.startswith("[4/8]"))
+    due = command.every - LOG_EVERY
+    done = {name for name, log in command.logs().items() if log and log[-1]["step"] >= due}
+    while not any(
+        log and due <= log[-1]["step"] < command.every
+        for name, log in command.logs().items()
+        if name not in done
+    ):
+        time.sleep(0.05)
+    command.kill()
+    before = command.logs()
+    for _ in command.start():
+        pass
+    command.finish()
+    after = command.logs()
+    lost = sum(seconds(log) - seconds(kept(log, after[name])) for name, log in before.items())
+    worked = sum(map(seconds, before.values()))
+    print(f"{lost:.1f} s of {worked:.0f} s of training were lost")
+    return lost / worked
 
 
 def main() -> None:
@@ -175,7 +208,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="s2vgan-bench-", dir=arguments.cache) as name:
         folder = Path(name)
         os.environ["S2VGAN_CACHE"] = f"{folder}/cache"
-        steps = 120 if arguments.quick else 600
+        steps = 120 if arguments.quick else 240
         data = rendered(folder) if set(wanted) - {"asha_steps"} else folder
         if "wall_over_ideal" in wanted:
             figures["wall_over_ideal"] = wall_over_ideal(data, folder, steps)

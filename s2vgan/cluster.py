@@ -91,6 +91,11 @@ def train_resources(workers: int, *, trials: int = 1, gpu: bool = False) -> dict
     return resources | {"GPU": 1.0} if gpu else resources
 
 
+def has_gpus(count: int) -> bool:
+    """Whether the cluster has so many GPUs."""
+    return float(ray.cluster_resources().get("GPU", 0.0)) >= count
+
+
 def trial_slots(workers: int) -> int:
     """Trials of so many workers that may run at a time: as many as have a GPU or a core each.
 

@@ -146,7 +146,9 @@ def train_loop(
     except BaseException as error:
         if book:
             with contextlib.suppress(S2VError):  # the first error is the one to tell
-                book.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+                # Ray Tune ends a trial by a SystemExit out of its report.
+                stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+                book.close("KILLED" if stopped else "FAILED")
         raise
 
 

@@ -22,7 +22,7 @@ from s2vgan.errors import ConfigError, DatasetError, RunError, S2VError
 from s2vgan.files import write_text
 from s2vgan.interrupt import deferred, supervise
 from s2vgan.ledger import DatasetInfo, read_dataset
-from s2vgan.loop import Launch, train_loop
+from s2vgan.loop import Launch, Report, train_loop
 from s2vgan.models import build_face
 from s2vgan.progress import TrainingProgress
 from s2vgan.runlog import METRICS, RUN_FILE, read_run, unwritten, update_run
@@ -34,20 +34,19 @@ RESTARTS = 3  # of the workers after a crash; each goes on from the latest check
 
 def _worker(settings: dict[str, Any]) -> None:
     """What Ray Train runs in each worker."""
-    launch = Launch(**settings | {"config": Config.from_dict(settings["config"])})
-    context = ray.train.get_context()
+    told = {name: value for name, value in settings.items() if name != "report"}
+    launch = Launch(**told | {"config": Config.from_dict(told["config"])})
+    report: Report | None = settings["report"]
+    rank, world, here = 0, 1, 1
+    if report is None:
+        context = ray.train.get_context()  # which Ray Train refuses in local mode below Ray Tune
+        rank, world = context.get_world_rank(), context.get_world_size()
+        here, report = context.get_local_world_size(), lambda values: ray.train.report(values)
     device = ray.train.torch.get_device()
     if device.type == "cpu":
-        share = context.get_local_world_size() * launch.trials
-        torch.set_num_threads(max(1, cluster.cores() // share))
+        torch.set_num_threads(max(1, cluster.cores() // (here * launch.trials)))
     try:
-        train_loop(
-            launch,
-            device,
-            context.get_world_rank(),
-            context.get_world_size(),
-            lambda values: ray.train.report(values),
-        )
+        train_loop(launch, device, rank, world, report)
     except S2VError as error:
         # What the user must mend would fail again: no exception, which Ray would answer with
         # restarts, but a sentence that fit() raises.
@@ -61,6 +60,7 @@ def make_trainer(
     workers: int,
     *,
     callbacks: Sequence[Any] = (),
+    report: Report | None = None,
     name: str = "",
     parent: str | None = None,
     tracking: str | None = None,
@@ -73,8 +73,11 @@ def make_trainer(
         config: of the run.
         data: dataset folder or URL.
         out: the run's folder.
-        workers: number of workers, 1 or more; each has a GPU if the cluster has enough of them.
+        workers: number of workers; each has a GPU if the cluster has enough of them. 0 trains in
+            the process that calls fit(), on its GPU if it has one: Ray Train's local mode, which
+            restarts nothing, calls no callback and needs ``report``.
         callbacks: of Ray Train, such as Tune's.
+        report: told of each evaluation by the one worker of local mode; others tell Ray Train.
         name: of the run; by default the folder's.
         parent: MLflow run of a sweep.
         tracking: MLflow URI; by default :func:`tracking_uri`.
@@ -92,16 +95,18 @@ def make_trainer(
         trials,
         consent,
     )
-    gpu = ray.cluster_resources().get("GPU", 0) >= workers * trials
     settings = {item.name: getattr(launch, item.name) for item in dataclasses.fields(launch)}
+    scaling = ray.train.ScalingConfig(num_workers=0)
+    if workers:
+        gpu = cluster.has_gpus(workers * trials)
+        resources = cluster.train_resources(workers, trials=trials, gpu=gpu)
+        scaling = ray.train.ScalingConfig(
+            num_workers=workers, use_gpu=gpu, resources_per_worker=resources
+        )
     return ray.train.torch.TorchTrainer(
         _worker,
-        train_loop_config=settings | {"config": config.to_dict()},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
-            use_gpu=gpu,
-            resources_per_worker=cluster.train_resources(workers, trials=trials, gpu=gpu),
-        ),
+        train_loop_config=settings | {"config": config.to_dict(), "report": report},
+        scaling_config=scaling,
         run_config=ray.train.RunConfig(
             name=f"attempt-{time.time_ns()}",  # Ray answers a finished name with its old result
             storage_path=str(folder / "ray"),
@@ -119,6 +124,7 @@ def train(
     *,
     resume: bool = False,
     name: str = "",
+    parent: str | None = None,
     consent: str = "",
 ) -> Path:
     """Train a model and store it in RUN/model.
@@ -130,6 +136,7 @@ def train(
         workers: Ray Train workers; 0 trains in this process, without Ray.
         resume: go on with the run that the folder holds.
         name: of the run; by default the folder's.
+        parent: MLflow run of the sweep that the run belongs to.
         consent: who consented that the face is learned and shown, and how; it goes into the
             model's manifest and card. A resumed run keeps its own if none is given.
 
@@ -156,13 +163,16 @@ def train(
     try:
         with TrainingProgress(folder, config), deferred(folder) as asked:
             if workers:
-                trainer = make_trainer(config, data, folder, workers, name=name, consent=consent)
+                trainer = make_trainer(
+                    config, data, folder, workers, name=name, parent=parent, consent=consent
+                )
                 supervise(lambda: fit(trainer, folder), asked)
             else:
                 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
                 launch = Launch(
-                    config, _absolute(data), str(folder), name, tracking_uri(), consent=consent
-                )
+                    config, _absolute(data), str(folder), name, tracking_uri(), parent,
+                    consent=consent,
+                )  # fmt: skip
                 train_loop(launch, device, 0, 1, None)
     except KeyboardInterrupt:
         if workers and read_run(folder):  # Ray's worker was killed with its book open
@@ -181,7 +191,9 @@ def train(
             )
     run = read_run(folder)
     if asked.is_set() and run.get("status") != "FINISHED":
-        if run.get("step", -1) > 0:
+        if parent:
+            print("Stopped.")  # how the sweep goes on it tells itself
+        elif run.get("step", -1) > 0:
             print(f"Stopped at step {run['step']}; the same command with --resume goes on.")
         else:
             print("Stopped before the first step: there is nothing to resume; start it again.")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from s2vgan import artifact, tracking
+from s2vgan.book import CHECKPOINTS
 from s2vgan.config import Config
 from s2vgan.errors import RunError
 from s2vgan.evaluation import evaluate
@@ -15,7 +16,7 @@ from s2vgan.files import write_text
 from s2vgan.metrics.score import score_of_run
 from s2vgan.report import write_report
 from s2vgan.runlog import read_run
-from s2vgan.train import fit, make_trainer
+from s2vgan.train import train
 from tune.search import METRIC
 from tune.trials import RUNS_FOLDER, Trial
 
@@ -67,7 +68,13 @@ def best_of(trials: Sequence[Trial], folder: Path) -> Trial:
 
 
 def retrain(
-    config: Config, data: str, folder: Path, workers: int, times: float, parent: str | None
+    config: Config,
+    data: str,
+    folder: Path,
+    workers: int,
+    times: float,
+    parent: str | None,
+    consent: str = "",
 ) -> Path:
     """Train the winner's configuration anew, with more budget, in SWEEP/winner.
 
@@ -80,18 +87,25 @@ def retrain(
         workers: of Ray Train.
         times: the budget of one trial.
         parent: the sweep's MLflow run.
+        consent: who consented that the face is learned.
 
     Returns:
         The run's folder.
+
+    Raises:
+        S2VError: if the training fails.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint.
     """
     run = folder / RETRAINED
-    train = config.train
-    longer = dataclasses.replace(
-        train, steps=round(train.steps * times), minutes=train.minutes * times
-    )
+    one = config.train
+    longer = dataclasses.replace(one, steps=round(one.steps * times), minutes=one.minutes * times)
     config = dataclasses.replace(config, train=longer)
     if read_run(run).get("status") != "FINISHED":
-        fit(make_trainer(config, data, run, workers, name=RETRAINED, parent=parent), run)
+        started = any((run / CHECKPOINTS).glob("step_*.pt"))
+        train(
+            config, data, run, workers,
+            resume=started, name=RETRAINED, parent=parent, consent=consent,
+        )  # fmt: skip
     return run
 
 

@@ -44,6 +44,32 @@ def table(trials: Sequence[Trial]) -> str:
     return "\n".join(lines)
 
 
+def effects(folder: Path, settings: Mapping[str, Any], trials: Sequence[Trial]) -> str:
+    """What the GRU and each field change, in lines of text; empty where nothing can be compared.
+
+    Args:
+        folder: SWEEP.
+        settings: of the sweep.
+        trials: of it.
+    """
+    read = [trial for trial in trials if trial.readings]
+    logs = _logs(folder, read)
+    lines = []
+    if effect := kind_effect(read, logs):
+        spread = "one pair, no interval"
+        if effect.low is not None:
+            spread = f"95 % interval {effect.low:+.3f} to {effect.high:+.3f}, "
+            spread += f"{len(effect.pairs)} pairs"
+        lines.append(f"With GRU against without, all else equal: {effect.mean:+.3f} ({spread}).")
+    if (step := common_step(logs)) is None:
+        return "\n".join(lines)
+    for name in _varied(settings):
+        means = [f"{level.value} {level.mean:.3f}" for level in levels(name, read, logs, step)]
+        if len(means) > 1:
+            lines.append(f"Mean score at step {step} by {name}: {', '.join(means)}.")
+    return "\n".join(lines)
+
+
 def write(
     folder: Path,
     settings: Mapping[str, Any],
@@ -61,10 +87,8 @@ def write(
     Returns:
         The files.
     """
-    logs: dict[str, Log] = {
-        trial.name: read_log(folder / RUNS_FOLDER / trial.name) for trial in trials
-    }
     read = [trial for trial in trials if trial.readings]
+    logs = _logs(folder, read)
     images: dict[str, bytes] = {}
     if read:
         images = {
@@ -75,9 +99,7 @@ def write(
         temporary = folder / f".{name}.tmp"
         temporary.write_bytes(content)
         temporary.replace(folder / name)
-    step = common_step({trial.name: logs[trial.name] for trial in read})
-    tried = settings["space"].items()  # the kinds have a section of their own
-    fields = [name for name, text in tried if name != KIND and ("," in text or ".." in text)]
+    step, fields = common_step(logs), _varied(settings)
     page = Environment(
         loader=PackageLoader("tune"),
         autoescape=True,
@@ -106,6 +128,16 @@ def write(
     path = folder / REPORT_FILE
     write_text(path, page)
     return [path, *(folder / name for name in images)]
+
+
+def _logs(folder: Path, trials: Sequence[Trial]) -> dict[str, Log]:
+    return {trial.name: read_log(folder / RUNS_FOLDER / trial.name) for trial in trials}
+
+
+def _varied(settings: Mapping[str, Any]) -> list[str]:
+    """Fields with more than one value; the kinds of models have a section of their own."""
+    tried = settings["space"].items()
+    return [name for name, text in tried if name != KIND and ("," in text or ".." in text)]
 
 
 def _frames(run: Path) -> str:

@@ -151,6 +151,8 @@ def make_tuner(
     scheduler: TrialScheduler,
     stopper: tune.Stopper | None,
     callbacks: list[tune.Callback],
+    restarts: int = 0,
+    reuse: bool = False,
 ) -> tune.Tuner:
     """A Ray Tune job, or the one that its folder holds.
 
@@ -164,6 +166,8 @@ def make_tuner(
         scheduler: of :func:`make_scheduler`.
         stopper: stops trials for reasons of its own.
         callbacks: told what happens.
+        restarts: of a trial whose process dies or raises.
+        reuse: give the process of a trial that has ended to the next one.
     """
     if tune.Tuner.can_restore(str(state)):
         return tune.Tuner.restore(
@@ -179,11 +183,13 @@ def make_tuner(
             search_alg=searcher,
             num_samples=1 if points is not None else samples,
             max_concurrent_trials=slots,
+            reuse_actors=reuse,
         ),
         run_config=tune.RunConfig(
             name=state.name,
             storage_path=str(state.parent),
             callbacks=callbacks,
+            failure_config=tune.FailureConfig(max_failures=restarts),
             stop=stopper,
             verbose=0,
         ),

@@ -29,6 +29,7 @@ class Sweep:
         scheduler: asha stops the worse trials at rungs; fifo lets all use up their budget.
         seed: of the draws.
         workers: Ray Train workers of one trial.
+        consent: who consented that the face is learned and shown, and how.
     """
 
     config: Config
@@ -39,6 +40,7 @@ class Sweep:
     scheduler: Scheduling = "asha"
     seed: int = 0
     workers: int = 1
+    consent: str = ""
 
     @property
     def points(self) -> list[Point] | None:
@@ -71,6 +73,7 @@ class Sweep:
             "scheduler": self.scheduler,
             "seed": self.seed,
             "workers": self.workers,
+            "consent": self.consent,
         }
 
 
@@ -120,6 +123,12 @@ def make_parser() -> ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=Sweep.seed, help="of the draws")
     parser.add_argument("--workers", type=int, default=1, help="Ray Train workers of one trial")
+    parser.add_argument(
+        "--consent",
+        type=str,
+        default="",
+        help="who agreed that their face is learned and shown, and how; told by the models' cards",
+    )
     parser.add_argument("--minutes", type=float, help="budget of one trial")
     parser.add_argument("--steps", type=int, help="budget of one trial")
     parser.add_argument(
@@ -167,4 +176,5 @@ def sweep_of(arguments: Namespace) -> Sweep:
         arguments.scheduler,
         arguments.seed,
         arguments.workers,
+        arguments.consent,
     )

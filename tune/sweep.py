@@ -21,12 +21,21 @@ from ray import tune
 from s2vgan import cluster, tracking
 from s2vgan.errors import ConfigError, S2VError
 from s2vgan.files import write_text
-from s2vgan.train import check
+from s2vgan.train import RESTARTS, check
 from tune import console, report, search
 from tune.promotion import RESULT_FILE, Promotion, Winner, best_of, promote, retrain
 from tune.settings import Sweep, make_parser, sweep_of
 from tune.space import trial_config, trial_name
-from tune.trials import RUNS_FOLDER, Trial, collect, run_trial, settle, started_points
+from tune.trials import (
+    RUNS_FOLDER,
+    Trial,
+    collect,
+    is_inside,
+    resources,
+    run_trial,
+    settle,
+    started_points,
+)
 
 SETTINGS_FILE, STATE_FOLDER = "sweep.json", "tune"
 
@@ -64,6 +73,8 @@ def run(
         trials = collect(points, folder, sweep.config.train, failed)
         settle(trials, folder, tracker.uri)
         print(report.table(trials), flush=True)
+        if told := report.effects(folder, sweep.to_dict(), trials):
+            print(told)
         report.write(folder, sweep.to_dict(), trials, None)
         best = best_of(trials, folder)
         tracker.log_metrics(best.readings, best.step)
@@ -72,7 +83,13 @@ def run(
         if winner == "retrain":
             config = trial_config(sweep.config, best.point)
             longer = retrain(
-                config, sweep.data, folder, sweep.workers, retrain_times, tracker.run_id
+                config,
+                sweep.data,
+                folder,
+                sweep.workers,
+                retrain_times,
+                tracker.run_id,
+                sweep.consent,
             )
         promotion = promote(trials, folder, sweep.data, retrained=longer, force=force)
         files = report.write(folder, sweep.to_dict(), trials, promotion)
@@ -140,8 +157,7 @@ def _fit(sweep: Sweep, folder: Path, store: str, parent: str | None) -> dict[str
     cluster.connect()
     slots = cluster.trial_slots(sweep.workers)
     runs, kinds = folder / RUNS_FOLDER, sweep.space.kinds
-    share = cluster.train_resources(sweep.workers, trials=slots)["CPU"]
-    takes = f"{sweep.workers} worker(s) of {share:g} CPU and {cluster.TRIAL_CPU:g} CPU beside"
+    reserved, takes = resources(sweep.workers, slots)
     print(f"{sweep.total} trials, {slots} at a time; each takes {takes}.", flush=True)
     trainable = tune.with_resources(
         functools.partial(
@@ -154,12 +170,14 @@ def _fit(sweep: Sweep, folder: Path, store: str, parent: str | None) -> dict[str
             trials=slots,
             store=store,
             parent=parent,
+            consent=sweep.consent,
         ),
-        {"CPU": cluster.TRIAL_CPU},
+        reserved,
     )
     going_on = tune.Tuner.can_restore(str(folder / STATE_FOLDER))
     if going_on:
         print(f"Going on with the sweep in {folder}.", flush=True)
+    inside = is_inside(sweep.workers)
     searches = sweep.search == "optuna" and not going_on
     with console.interruptible() as interrupted:
         results = search.make_tuner(
@@ -171,7 +189,9 @@ def _fit(sweep: Sweep, folder: Path, store: str, parent: str | None) -> dict[str
             slots=slots,
             scheduler=search.make_scheduler(sweep.scheduler, sweep.config.train),
             stopper=search.Hopeless(runs, kinds),
-            callbacks=[console.Lines(sweep.total, kinds, takes)],
+            callbacks=[console.Lines(sweep.total, kinds, takes, runs)],
+            restarts=RESTARTS if inside else 0,  # Ray Train restarts its workers itself
+            reuse=inside,
         ).fit()
     if interrupted.is_set():
         raise KeyboardInterrupt

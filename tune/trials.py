@@ -2,14 +2,17 @@
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from s2vgan import cluster
 from s2vgan.config import Config, TrainConfig
 from s2vgan.files import write_text
 from s2vgan.runlog import read_log, read_run, update_run
@@ -20,7 +23,34 @@ from tune.space import Point, trial_config, trial_name
 
 RUNS_FOLDER, POINT_FILE = "trials", "point.json"
 
+END_SECONDS: Final = "120"  # that a stopped trial may take to close its books
+
 Status = Literal["done", "early", "stopped", "failed"]
+
+
+def is_inside(workers: int) -> bool:
+    """Whether a trial trains inside Ray Tune's own process for it, which later trials go on using.
+
+    A single worker needs no other process; to start one, and Ray Train's controller, takes longer
+    than a short trial.
+    """
+    return workers == 1
+
+
+def resources(workers: int, slots: int) -> tuple[dict[str, float], str]:
+    """What Ray Tune reserves for each trial, and what a trial takes in all, in words.
+
+    Args:
+        workers: of one trial.
+        slots: trials at a time.
+    """
+    gpu = cluster.has_gpus(workers * slots)
+    each = cluster.train_resources(workers, trials=slots, gpu=gpu)
+    share = " and ".join(f"{amount:g} {name}" for name, amount in each.items())
+    if is_inside(workers):
+        return each, share
+    beside = {"CPU": cluster.TRIAL_CPU}
+    return beside, f"{workers} workers of {share}, and {cluster.TRIAL_CPU:g} CPU beside"
 
 
 def run_trial(
@@ -34,6 +64,7 @@ def run_trial(
     workers: int,
     store: str,
     parent: str | None,
+    consent: str,
 ) -> None:
     """What Ray Tune runs for each trial: one Ray Train job.
 
@@ -47,23 +78,28 @@ def run_trial(
         workers: of Ray Train.
         store: MLflow URI.
         parent: the sweep's MLflow run.
+        consent: who consented that the face is learned.
     """
     point = point_of(space, kinds)
     config = trial_config(Config.from_dict(base), point)
     run = Path(runs) / trial_name(point)
     write_text(run / "config.json", json.dumps(config.to_dict(), indent=2) + "\n")
     write_text(run / POINT_FILE, json.dumps(point) + "\n")
-    # Without this callback the scheduler would see a trial's last reading only.
-    callbacks = [TuneReportCallback()]
+    inside = is_inside(workers)
+    # Ray Tune waits for the end of a stopped trial before it gives the process another one.
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", END_SECONDS)
     trainer = make_trainer(
         config,
         data,
         run,
-        workers,
-        callbacks=callbacks,
+        0 if inside else workers,
+        # Without these the scheduler would see a trial's last reading only.
+        callbacks=[] if inside else [TuneReportCallback()],
+        report=tune.report if inside else None,
         parent=parent,
         tracking=store,
         trials=trials,
+        consent=consent,
     )
     fit(trainer, run)
 
@@ -150,7 +186,7 @@ def _read(
 def settle(trials: Sequence[Trial], folder: Path, store: str) -> None:
     """Close the books of the trials that Ray Tune ended, and tell MLflow how they ended.
 
-    A trial that was stopped early is finished, with its model: that was the sweep's decision. The
+    A trial that was stopped is finished, with its model: that was the sweep's decision. The
     tags ``sweep_status`` and ``sweep_reason`` of its MLflow run say so.
 
     Args:
@@ -161,9 +197,11 @@ def settle(trials: Sequence[Trial], folder: Path, store: str) -> None:
     for trial in trials:
         run = folder / RUNS_FOLDER / trial.name
         about = read_run(run)
-        if not about or trial.status == "done":
+        if not about:
             continue
-        tags = about["tags"] | {"sweep_status": trial.status, "sweep_reason": trial.reason}
+        tags = about["tags"]  # of a trial that was stopped at its last step nothing is to be told
+        if trial.status != "done":
+            tags = tags | {"sweep_status": trial.status, "sweep_reason": trial.reason}
         status = "FAILED" if trial.status == "failed" else "FINISHED"
         if (tags, status) != (about["tags"], about["status"]):
             ended = about["ended"] or time.time_ns() // 1_000_000

@@ -148,19 +148,27 @@ def test_a_winner_is_trained_anew_for_longer_and_once(
 ) -> None:
     begun: list[tuple[Any, ...]] = []
 
-    def make_trainer(config: Config, data: str, run: Path, workers: int, **more: Any) -> str:
+    def train(config: Config, data: str, run: Path, workers: int, **more: Any) -> None:
+        """Is interrupted at its first checkpoint, and goes on with it."""
         begun.append((config, data, run, workers, more))
-        return "trainer"
-
-    def fit(trainer: str, run: Path) -> None:
-        run.mkdir()
+        (run / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (run / "checkpoints" / "step_0000010.pt").touch()
+        if not more["resume"]:
+            raise KeyboardInterrupt
         (run / "run.json").write_text(json.dumps({"status": "FINISHED"}))
 
-    monkeypatch.setattr(promotion, "make_trainer", make_trainer)
-    monkeypatch.setattr(promotion, "fit", fit)
+    monkeypatch.setattr(promotion, "train", train)
     base = Config(train=TrainConfig(steps=100, minutes=2, lr_g=3e-4))
-    for _ in range(2):
-        assert retrain(base, "data", tmp_path, 2, 3.0, "parent") == tmp_path / "winner"
-    [(config, data, run, workers, more)] = begun
+
+    def again() -> Path:
+        return retrain(base, "data", tmp_path, 2, 3.0, "parent", "A. Speaker")
+
+    with pytest.raises(KeyboardInterrupt):
+        again()
+    assert again() == again() == tmp_path / "winner"
+    assert [more.pop("resume") for *_, more in begun] == [False, True]
+    assert begun[0] == begun[1]
+    config, data, run, workers, more = begun[0]
     assert config == Config(train=TrainConfig(steps=300, minutes=6, lr_g=3e-4))
-    assert (data, run, workers) == ("data", tmp_path / "winner", 2) and more["parent"] == "parent"
+    assert (data, run, workers) == ("data", tmp_path / "winner", 2)
+    assert more == {"name": "winner", "parent": "parent", "consent": "A. Speaker"}

@@ -44,6 +44,19 @@ def test_the_table_shows_every_trial(trials: list[Trial]) -> None:
     assert reason == "broken failed: the <disk> is full."
 
 
+def test_the_terminal_tells_what_the_gru_and_each_rate_change(
+    trials: list[Trial], tmp_path: Path
+) -> None:
+    assert report.effects(tmp_path, SETTINGS, trials).splitlines() == [
+        "With GRU against without, all else equal: +0.100 (95 % interval +0.100 to +0.100, "
+        "2 pairs).",
+        "Mean score at step 20 by train.lr_g: 0.0001 0.850, 0.0004 0.650.",
+    ]
+    one_pair = report.effects(tmp_path, SETTINGS, trials[:2])
+    assert one_pair.startswith("With GRU against without, all else equal: +0.100 (one pair, no int")
+    assert report.effects(tmp_path, SETTINGS, trials[-1:]) == ""
+
+
 def test_the_report_opens_offline_and_shows_all(trials: list[Trial], tmp_path: Path) -> None:
     promotion = Promotion(
         trials[0].name, "as-is", "model", "sqlite:///m", "2", 0.5, "models:/s2vgan/1", 0.6, False,

@@ -34,6 +34,7 @@ def test_the_command_line_reaches_the_sweep(tmp_path: Path) -> None:
     found = asked(
         "--config", str(file), "--lr-g", "1e-3", "2e-3", "--lr-d", "1e-5..1e-3", "--steps", "7",
         "--kinds", "gru", "--search", "random", "--samples", "3", "--seed", "5",
+        "--consent", "A. Speaker, in writing",
     )  # fmt: skip
     assert found.config.model.width == 8 and found.config.train.batch == 4
     assert found.config.train.steps == 7 and found.config.train.minutes == 0
@@ -43,6 +44,7 @@ def test_the_command_line_reaches_the_sweep(tmp_path: Path) -> None:
         LR_D: LogRange(1e-5, 1e-3),
         "loss.gan": Choices((0.01, 0.02)),
     }
+    assert found.consent == found.to_dict()["consent"] == "A. Speaker, in writing"
     assert found.points == found.space.draws(3, 5) and found.total == 3
     assert asked("--search", "optuna", "--lr-g", "1e-5..1e-3").points is None
 

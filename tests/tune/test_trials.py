@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
+from s2vgan import cluster
 from s2vgan.config import TrainConfig
 from s2vgan.runlog import RunLog, read_run, update_run
 from s2vgan.tracking.store import connect
 from tune.search import METRIC
 from tune.space import KIND, LR_D, LR_G, trial_name
-from tune.trials import Trial, collect, settle, started_points
+from tune.trials import Trial, collect, resources, settle, started_points
 
 POINTS: list[dict[str, Any]] = [
     {KIND: kind, LR_G: lr_g, LR_D: 1e-4} for lr_g in (1e-4, 4e-4) for kind in ("gru", "no_gru")
@@ -66,6 +67,27 @@ def test_a_budget_in_minutes_is_spent_too(tmp_path: Path, minutes: float, status
     assert trial.status == status
 
 
+@pytest.mark.parametrize(
+    ("gpus", "workers", "reserved", "words"),
+    [
+        (0, 1, {"CPU": 1.0}, "1 CPU"),
+        (2, 1, {"CPU": 1.0, "GPU": 1.0}, "1 CPU and 1 GPU"),
+        (1, 1, {"CPU": 1.0}, "1 CPU"),
+        (0, 2, {"CPU": cluster.TRIAL_CPU}, "2 workers of 1 CPU, and 0.1 CPU beside"),
+        (4, 2, {"CPU": cluster.TRIAL_CPU}, "2 workers of 1 CPU and 1 GPU, and 0.1 CPU beside"),
+    ],
+)
+def test_a_single_worker_trains_inside_its_trial(
+    gpus: int,
+    workers: int,
+    reserved: dict[str, float],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 16.0, "GPU": float(gpus)})
+    assert resources(workers, slots=2) == (reserved, words)
+
+
 def test_points_that_a_search_found_are_read_from_their_runs(tmp_path: Path) -> None:
     for point in POINTS[:2]:
         run = write_log(tmp_path, point, {500: 0.1})
@@ -92,7 +114,7 @@ def test_mlflow_is_told_once_how_a_trial_ended(tmp_path: Path) -> None:
         (run / "model" / "manifest.json").write_text("{}")
     settle(trials, tmp_path, store)
     about = [read_run(tmp_path / "trials" / trial.name) for trial in trials]
-    assert [item.get("status") for item in about] == ["FINISHED", "FAILED", "RUNNING", None]
+    assert [item.get("status") for item in about] == ["FINISHED", "FAILED", "FINISHED", None]
     client = connect(store)
     stopped = client.get_run(about[0]["mlflow_run"])
     assert stopped.info.status == "FINISHED"
@@ -101,5 +123,6 @@ def test_mlflow_is_told_once_how_a_trial_ended(tmp_path: Path) -> None:
     assert stopped.data.metrics[METRIC] == 0.2
     assert [item.path for item in client.list_artifacts(about[0]["mlflow_run"])] == ["model"]
     assert client.get_run(about[1]["mlflow_run"]).info.status == "FAILED"
+    assert "sweep_status" not in client.get_run(about[2]["mlflow_run"]).data.tags
     settle(trials, tmp_path, store)
     assert [read_run(tmp_path / "trials" / trial.name) for trial in trials] == about
