@@ -96,6 +96,20 @@ def has_gpus(count: int) -> bool:
     return float(ray.cluster_resources().get("GPU", 0.0)) >= count
 
 
+def shortage(cpus: float) -> str:
+    """A sentence for who would wait without knowing why; empty if so many CPUs are free now.
+
+    A local Ray has room for all that this module gives.
+    """
+    free = float(ray.available_resources().get("CPU", 0.0))
+    if is_local() or free >= cpus:
+        return ""
+    return (
+        f"{free:g} of the cluster's {_cpus():g} CPUs are free, and {cpus:g} are needed: this waits "
+        "until other work on the cluster has ended or nodes are added."
+    )
+
+
 def trial_slots(workers: int) -> int:
     """Trials of so many workers that may run at a time: as many as have a GPU or a core each.
 

@@ -56,3 +56,13 @@ def test_trials_of_a_cluster_without_nodes_are_refused(monkeypatch: pytest.Monke
         cluster.trial_slots(1)
     monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 16.0, "GPU": 1.0})
     assert cluster.trial_slots(2) == 4, "too few GPUs for a trial: it runs on CPUs"
+
+
+def test_who_waits_for_others_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 16.0})
+    monkeypatch.setattr("ray.available_resources", lambda: {"CPU": 0.5})
+    assert cluster.shortage(0.5) == ""
+    assert cluster.shortage(1).startswith("0.5 of the cluster's 16 CPUs are free, and 1 are needed")
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert cluster.shortage(1) == ""

@@ -159,6 +159,11 @@ def _fit(sweep: Sweep, folder: Path, store: str, parent: str | None) -> dict[str
     runs, kinds = folder / RUNS_FOLDER, sweep.space.kinds
     reserved, takes = resources(sweep.workers, slots)
     print(f"{sweep.total} trials, {slots} at a time; each takes {takes}.", flush=True)
+    inside = is_inside(sweep.workers)
+    workers = 0 if inside else sweep.workers
+    beside = cluster.train_resources(sweep.workers, trials=slots)["CPU"] * workers
+    if told := cluster.shortage(reserved["CPU"] + beside):
+        print(told, flush=True)
     trainable = tune.with_resources(
         functools.partial(
             run_trial,
@@ -177,7 +182,6 @@ def _fit(sweep: Sweep, folder: Path, store: str, parent: str | None) -> dict[str
     going_on = tune.Tuner.can_restore(str(folder / STATE_FOLDER))
     if going_on:
         print(f"Going on with the sweep in {folder}.", flush=True)
-    inside = is_inside(sweep.workers)
     searches = sweep.search == "optuna" and not going_on
     with console.interruptible() as interrupted:
         results = search.make_tuner(
