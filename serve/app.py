@@ -199,7 +199,10 @@ def _deliver(end: float) -> None:
     Raises:
         TimeoutError: if it is.
     """
-    controller = _get_global_client()._controller
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:  # has been shut down from elsewhere
+        return
+    controller = client._controller
     proxies = list(ray.get(controller.get_proxies.remote()).values())
     ray.get([proxy.update_draining.remote(True) for proxy in proxies])
     while not all(ray.get([proxy.is_drained.remote() for proxy in proxies])):
