@@ -15,7 +15,7 @@ from functools import partial
 import cv2
 import numpy as np
 import torch
-from _report import report
+from _report import Target, report
 
 from s2vgan.artifact import LoadedModel
 from s2vgan.config import Config
@@ -112,9 +112,7 @@ def main() -> None:
         fresh = hold(stretch.generated, stretch.real, stretch.speech)
         alone = cpu(partial(measure, fresh, instruments, [name]))
         figures[f"share_{name}"] = alone / whole
-    for name, value in figures.items():
-        print(f"{name:26} {value:.4f}")
-    report("evaluation", figures)
+    report("evaluation", figures, {"seconds_per_1000_frames": Target(90)})
 
 
 if __name__ == "__main__":

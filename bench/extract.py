@@ -33,7 +33,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +41,7 @@ import numpy as np
 import torch
 from _clips import Clips, prepare
 from _contenders import Agreement, Tables, decode, naive, tracked
-from _report import report
+from _report import Target, report
 
 from pipelines import extract as pipeline
 from s2vgan import extraction
@@ -57,32 +56,16 @@ LONG_STEP: Final = 60  # frames of the long video between two that the naive scr
 STEP: Final = 6  # the same for the other videos, but those at 720p
 
 
-@dataclass(frozen=True)
-class Target:
-    """What a figure must reach, and should."""
-
-    least: float
-    aim: float
-    higher: bool = True  # is better
-
-    def verdict(self, value: float) -> str:
-        """``aim`` reached, ``ok`` (at least what it must be), or ``MISSED``."""
-        sign = 1 if self.higher else -1
-        if sign * value >= sign * self.aim:
-            return "aim"
-        return "ok" if sign * value >= sign * self.least else "MISSED"
-
-
 TARGETS: Final = {
-    "speedup_720p": Target(25, 45),
-    "speedup_sparse": Target(10, 20),
-    "agreement": Target(0.99, 0.995),
-    "iou": Target(0.85, 0.92),
-    "over_decode_720p": Target(2.5, 1.8, higher=False),
-    "ray_overhead": Target(1.25, 1.10, higher=False),
-    "cpu_inflation_2": Target(1.10, 1.05, higher=False),
-    "parquet_write_gain": Target(5, 6),
-    "parquet_read_gain": Target(5, 10),
+    "speedup_720p": Target(25, 45, higher=True),
+    "speedup_sparse": Target(10, 20, higher=True),
+    "agreement": Target(0.99, 0.995, higher=True),
+    "iou": Target(0.85, 0.92, higher=True),
+    "over_decode_720p": Target(2.5, 1.8),
+    "ray_overhead": Target(1.25, 1.10),
+    "cpu_inflation_2": Target(1.10, 1.05),
+    "parquet_write_gain": Target(5, 6, higher=True),
+    "parquet_read_gain": Target(5, 10, higher=True),
 }
 
 Times = dict[str, list[float]]
@@ -238,16 +221,6 @@ def _show(times: Times, unit: str) -> dict[str, float]:
     return medians
 
 
-def print_table(figures: dict[str, float]) -> None:
-    """The figures beside their targets."""
-    print(f"\n{'figure':20}{'value':>9}{'at least':>10}{'aim':>8}")
-    for name, value in figures.items():
-        target = TARGETS[name]
-        sign = "" if target.higher else "<"
-        print(f"{name:20}{value:9.3f}{sign + format(target.least, 'g'):>10}"
-              f"{sign + format(target.aim, 'g'):>8}  {target.verdict(value)}")  # fmt: skip
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the extraction.")
     parser.add_argument(
@@ -272,8 +245,7 @@ def main() -> None:
         figures |= face_figures(clips, seen)
         figures |= ray_figures(clips, Path(name), rounds)
     figures = {key: figures[key] for key in TARGETS}
-    print_table(figures)
-    report("extract", figures)
+    report("extract", figures, TARGETS)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,6 @@ import os
 import signal
 import sys
 import tempfile
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -43,27 +42,11 @@ from typing import Final
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import _service_figures as measured
-from _report import report
+from _report import Target, report
 from _service import Service, save_model
 
 # Requests reach the replica by HAProxy, without a proxy in Python, and its loop is that of Serve.
 FAST: Final = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_SERVE_ENABLE_HA_PROXY": "1"}
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a figure must reach, and should."""
-
-    least: float
-    aim: float
-    higher: bool = False  # is better
-
-    def verdict(self, value: float) -> str:
-        """``aim`` reached, ``ok`` (at least what it must be), or ``MISSED``."""
-        sign = 1 if self.higher else -1
-        if sign * value >= sign * self.aim:
-            return "aim"
-        return "ok" if sign * value >= sign * self.least else "MISSED"
 
 
 TARGETS: Final = {
@@ -120,14 +103,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the service ends with it
     with tempfile.TemporaryDirectory(prefix="s2vgan-bench-") as folder:
         figures = measure(Path(folder), names, given.quick, given.fast)
-    print(f"\n{'figure':20}{'value':>10}{'must be':>10}{'aim':>8}")
-    for name, value in figures.items():
-        target = TARGETS.get(name)
-        wanted = f"{target.least:10g}{target.aim:8g}  {target.verdict(value)}" if target else ""
-        print(f"{name:20}{value:10.4g}{wanted}")
     if given.quick:
         print("--quick: a look, no claim")
-    report("serve", figures)
+    report("serve", figures, TARGETS)
 
 
 if __name__ == "__main__":

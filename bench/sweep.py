@@ -30,7 +30,7 @@ from typing import Any, Final
 
 import numpy as np
 from _landscape import TRAIN, readings, shuffled, total
-from _report import report
+from _report import Target, report
 
 from s2vgan import demo, extraction, ledger
 from s2vgan.known import Options
@@ -44,7 +44,11 @@ from tune.space import trial_name
 ROOT: Final = Path(__file__).resolve().parents[1]
 Log = list[dict[str, Any]]
 
-TARGETS: Final = {"asha_steps": 0.55, "wall_over_ideal": 1.25, "restart_loss": 0.15}
+TARGETS: Final = {
+    "asha_steps": Target(0.55),
+    "wall_over_ideal": Target(1.25),
+    "restart_loss": Target(0.15),
+}
 
 
 def landscape_trial(config: dict[str, Any]) -> None:
@@ -216,10 +220,7 @@ def main() -> None:
             figures["restart_loss"] = restart_loss(data, folder, steps)
         if "asha_steps" in wanted:
             figures["asha_steps"] = asha_steps(folder, 1 if arguments.quick else 5)
-    for name, value in figures.items():
-        verdict = "ok" if value <= TARGETS[name] else "MISSED"
-        print(f"{name:16}{value:8.3f} (must be {TARGETS[name]:g})  {verdict}")
-    report("sweep", figures)
+    report("sweep", figures, TARGETS)
 
 
 if __name__ == "__main__":

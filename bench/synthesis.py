@@ -26,12 +26,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from _report import report
+from _report import Target, report
 from _wav2lip import FACE_INPUTS, MEL_SHAPE, SIZE, Wav2LipSized
 
 from s2vgan.artifact import LoadedModel
@@ -45,6 +46,7 @@ from s2vgan.synthesis import Synthesizer, advance
 
 SECONDS = 4
 GROUPS = 20  # of each turn of what makes one group at a time
+TARGETS: Final = {"rtf": Target(0.10, 0.03), "vs_wav2lip": Target(20, 60, higher=True)}
 Turn = Callable[[], object]
 
 
@@ -66,9 +68,7 @@ def main() -> None:
             if round_:  # the first warms up
                 spent[name].append(time.process_time() - started)
     figures = figures_of(spent, model.spec)
-    for name, value in figures.items():
-        print(f"{name:20} {value:.4f}")
-    report("synthesis", figures)
+    report("synthesis", figures, TARGETS)
 
 
 def default_model() -> LoadedModel:

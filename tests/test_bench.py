@@ -1,6 +1,6 @@
 """The parts of the extraction's bench that need no measurement. It is not run here: minutes."""
 
-import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,16 +12,14 @@ import pytest
 
 from s2vgan import groups, media, sandbox
 from s2vgan.demo import Rendered
-
-BENCH = Path(__file__).resolve().parents[1] / "bench"
+from tests.benches import loaded
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Any]:
     """bench/extract.py as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCH))
-        yield importlib.import_module("extract")
+    with loaded("extract") as module:
+        yield module
 
 
 def test_figures_are_those_that_were_asked_for(
@@ -39,9 +37,11 @@ def test_figures_are_those_that_were_asked_for(
         "parquet_write_gain": (5, 6),
         "parquet_read_gain": (5, 10),
     }
-    bench.print_table({"iou": 0.92, "agreement": 0.991, "ray_overhead": 1.11, "speedup_720p": 24.9})
+    figures = {"iou": 0.92, "agreement": 0.991, "ray_overhead": 1.11, "speedup_720p": 24.9, "x": 1}
+    bench.report("extract", figures, bench.TARGETS | {"x": bench.Target(1)})
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[-1] for line in lines[-4:]] == ["aim", "ok", "ok", "MISSED"]
+    assert [line.split()[-1] for line in lines[-6:-1]] == ["aim", "ok", "ok", "MISSED", "ok"]
+    assert json.loads(lines[-1])["figures"] == figures
 
 
 def test_cpu_of_children_counts_while_they_live_and_after(bench: Any) -> None:

@@ -1,7 +1,5 @@
 """The ablations switch off what the recipe has, each idea of it, and nothing else."""
 
-import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,17 +13,14 @@ from s2vgan.dataset import GroupDataset
 from s2vgan.metrics import Instruments
 from s2vgan.pieces import cut_pieces
 from s2vgan.synthesis import Synthesizer
-
-BENCH = Path(__file__).resolve().parents[1] / "bench"
+from tests.benches import BENCH, loaded
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Any]:
     """bench/ablations.py as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCH))
-        yield importlib.import_module("ablations")
-    del sys.modules["ablations"]
+    with loaded("ablations") as module:
+        yield module
 
 
 def changed(settings: dict[str, Any]) -> set[str]:

@@ -1,25 +1,21 @@
 """The evaluation's bench, on a fraction of its frames."""
 
-import importlib
 import json
-from pathlib import Path
 
 import pytest
 
 from s2vgan.metrics import METRICS
-
-BENCH = Path(__file__).resolve().parents[1] / "bench"
+from tests.benches import loaded
 
 
 def test_every_metric_that_needs_no_weights_has_its_share(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    bench = importlib.import_module("evaluation")
-    monkeypatch.setattr(bench, "find_trunk", lambda: None)
-    monkeypatch.setattr(bench, "PIECES", 10)
-    monkeypatch.setattr(bench, "PIECE_FRAMES", 90)
-    bench.main()
+    with loaded("evaluation") as bench:
+        monkeypatch.setattr(bench, "find_trunk", lambda: None)
+        monkeypatch.setattr(bench, "PIECES", 10)
+        monkeypatch.setattr(bench, "PIECE_FRAMES", 90)
+        bench.main()
     printed = capsys.readouterr().out.splitlines()
     result = json.loads(printed[-1])
     shares = {name.removeprefix("share_") for name in result["figures"] if "share" in name}

@@ -1,26 +1,20 @@
 """The parts of the synthesis bench that need no measurement. It is not run here: a minute."""
 
-import importlib
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from s2vgan.spec import GroupSpec
-
-BENCH = Path(__file__).resolve().parents[1] / "bench"
+from tests.benches import loaded
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Any]:
     """bench/synthesis.py as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCH))
-        yield importlib.import_module("synthesis")
-    del sys.modules["synthesis"]
+    with loaded("synthesis") as module:
+        yield module
 
 
 def test_the_other_generator_has_the_published_size(bench: Any) -> None:

@@ -1,8 +1,6 @@
 """The parts of the training's bench that need no measurement. It is not run here: minutes."""
 
 import dataclasses
-import importlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,25 +14,21 @@ from s2vgan.batches import Batch
 from s2vgan.config import Config, ModelConfig, TrainConfig
 from s2vgan.dataset import GroupDataset
 from s2vgan.spec import GroupSpec
-
-BENCH = Path(__file__).resolve().parents[1] / "bench"
+from tests.benches import loaded
 
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[Any]:
     """bench/_plain.py as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCH))
-        yield importlib.import_module("_plain")
+    with loaded("_plain") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")
 def bench() -> Iterator[Any]:
     """bench/train.py as a module."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCH))
-        yield importlib.import_module("train")
-    del sys.modules["train"]
+    with loaded("train") as module:
+        yield module
 
 
 def test_files_hold_what_our_batches_hold(plain: Any, toy_data: Path, tmp_path: Path) -> None:
