@@ -69,6 +69,7 @@ class Card(BaseModel):
     dataset: str
     sha256: str
     kind: str
+    engine: str
     step: int
     created: str
     consent: str

@@ -45,7 +45,8 @@ def test_speech_over_http(service: str, run_folder: Path) -> None:
     with opened(answer.content) as movie:
         assert len(list(movie.decode(video=0))) == 60
     assert httpx.get(f"{service}/healthz").status_code == 200
-    assert httpx.get(f"{service}/v1/model").json()["reference"] == str(run_folder)
+    card = httpx.get(f"{service}/v1/model").json()
+    assert (card["reference"], card["engine"]) == (str(run_folder), "onnx")
     assert "Speak" in httpx.get(f"{service}/").text
     refused = httpx.post(f"{service}/v1/speak", content=b"no sound")
     assert refused.status_code == 422 and "detail" in refused.json()

@@ -108,11 +108,20 @@ def test_a_bug_is_a_problem_without_its_insides(
 def test_the_model_says_what_it_is(client: TestClient, run_folder: Path) -> None:
     card = client.get("/v1/model").json()
     assert card["name"] == "small" and card["version"] is None
-    assert card["reference"] == str(run_folder)
+    assert card["reference"] == str(run_folder) and card["engine"] == "torch"
     assert card["spec"]["size"] == 32 and card["dataset"] == "d" * 64
     assert card["sha256"] == artifact.load(run_folder).manifest["files"]["model.safetensors"]
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json()["status"] == "ready"
+
+
+def test_onnx_runtime_says_the_same(voice: Voice, run_folder: Path) -> None:
+    other = Voice.load(str(run_folder), engine="onnx")
+    with TestClient(build(service_of(other))) as client:
+        assert client.get("/v1/model").json()["engine"] == "onnx"
+    speech = np.random.default_rng(0).normal(0, 0.1, 8_000).astype(np.float32)
+    made, wanted = (one.synthesizer.speak(speech).astype(int) for one in (other, voice))
+    assert np.abs(made - wanted).max() <= 1
 
 
 def test_a_registered_model_names_its_version(voice: Voice) -> None:
