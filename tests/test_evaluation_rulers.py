@@ -15,6 +15,18 @@ from s2vgan.openings import make_ruler
 from tests.test_evaluation import write_talking
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("talking")
+    write_talking(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(data: Path) -> GroupDataset:
+    return GroupDataset.load(data)
+
+
 def test_the_ruler_is_calibrated_where_truth_is_known(
     data: Path, dataset: GroupDataset, tmp_path: Path
 ) -> None:
