@@ -15,6 +15,7 @@ from _clients import Asked, Files, Outage, mixed, speak_together, wav
 from _service import Service, memory
 
 from s2vgan import artifact
+from s2vgan.engine import load_onnx
 from s2vgan.media import StreamWriter, read_audio
 from s2vgan.provenance import Marker, Origin
 from s2vgan.synthesis import Synthesizer, advance, enlarge
@@ -83,9 +84,10 @@ def added(service: Service, model: Path, quick: bool) -> Figures:
 
 
 def bare(model: Path) -> Callable[[bytes], bytes]:
-    """What the service does for a sound file, called directly and on one thread."""
+    """What the service does for a sound file, called directly, on one thread of its engine."""
     torch.set_num_threads(1)
-    synthesizer = Synthesizer(artifact.load(model))
+    loaded = artifact.load(model)
+    synthesizer = Synthesizer(loaded, load_onnx(model, loaded))
     spec = synthesizer.spec
     metadata = Origin.of(synthesizer.manifest, str(model)).metadata()
 
