@@ -14,7 +14,8 @@ does other work, figures are worse than they could be:
   lateness of this process counts, too. A number may be tried twice;
 - ``added_p50_ms``: 0.2 s of speech by POST /v1/speak, from one client on one connection, less the
   same work called directly in one thread (the file read, forward, marks, H.264 and AAC): the
-  difference of the medians of 500 calls in turns, both by ONNX Runtime. Always with FAST, Ray Serve's settings for speed;
+  difference of the medians of 500 calls in turns, both by ONNX Runtime. Always with FAST, Ray
+  Serve's settings for speed;
 - ``ten_seconds_s``: 10 s of speech to the last byte of the complete, signed MP4 (``stream=0``), the
   median; that of a streamed one is printed as well;
 - ``growth_mb``: what 1,000 requests add to the replica's proportional set size, after 200 that do
