@@ -32,6 +32,7 @@ class Session:
         self._heard: deque[np.ndarray] = deque()  # not yet fed to the stream
         self._made: deque[np.ndarray] = deque()
         self._ended = self._finished = False
+        self._complete = False  # the stream has been fed to its end
         self._failure: Exception | None = None
         self._changed = asyncio.Event()
 
@@ -82,10 +83,14 @@ class Session:
         self._batcher.leave(self)
 
     def prepare(self) -> bool:
-        """Feed the stream; whether it has a group to be made, and somebody to take it."""
-        while self._heard:
+        """Feed the stream; whether it has a group to be made, and somebody to take it.
+
+        The stream copies what it holds with each piece: what it does not need yet is kept back.
+        """
+        while self._heard and not self.stream.ready:
             self.stream.feed(self._heard.popleft())
-        if self._ended:
+        self._complete = self._ended and not self._heard
+        if self._complete:
             self.stream.end()
         return self.stream.ready > 0 and len(self._made) < AHEAD
 
@@ -95,7 +100,7 @@ class Session:
         if made is not None and some:
             self._made.append(made)
         self._failure = failure
-        self._finished = self._ended and not self._heard and not self.stream.ready
+        self._finished = self._complete and not self.stream.ready
         if some or failure is not None or self._finished:  # each message of speech comes by here
             self._changed.set()
 

@@ -4,6 +4,7 @@ import io
 import json
 import socket
 import struct
+import time
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from starlette.websockets import WebSocketDisconnect
 from websockets.sync.client import connect
 
 from s2vgan.errors import SourceError
+from serve import batching
 from serve.access import Access
 from serve.api import build
 from serve.batching import AHEAD, Batcher, Session
@@ -129,6 +131,31 @@ def test_who_does_not_take_frames_is_left_out_and_others_go_on(voice: Voice) -> 
 
     took, left = asyncio.run(run())
     assert took >= 90 and left >= 30 - AHEAD
+
+
+def test_speech_may_end_while_its_groups_are_made(
+    voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end is heard in the middle of the forward after which nothing is ready."""
+    whole = len(voice.synthesizer.speak(tone(0.3)))
+
+    async def run() -> int:
+        batcher, loop = Batcher(Meters()), asyncio.get_running_loop()
+        session = batcher.open(voice.synthesizer.stream(), live=True)
+
+        def advance(streams: Any, most: int) -> list[np.ndarray]:
+            if not session._ended and streams[0].ready == 1:
+                loop.call_soon_threadsafe(session.end)
+            elif session._ended:
+                time.sleep(0.2)  # meanwhile whoever waits for frames has looked
+            return real(streams, most)
+
+        real = batching.advance
+        monkeypatch.setattr(batching, "advance", advance)
+        session.feed(tone(0.3))
+        return sum([len(frames) async for frames in session.frames()])
+
+    assert asyncio.run(run()) == whole
 
 
 def test_speech_that_is_none_harms_its_own_stream_alone(voice: Voice) -> None:
