@@ -72,8 +72,10 @@ async def speak_live(port: int, seconds: float, together: asyncio.Barrier, offse
     stream = Stream()
     async with connect(f"ws://{HOST}:{port}/v1/stream", max_size=None) as line:
         await line.send("{}")
-        if not json.loads(await line.recv()).get("ready"):
+        ready = json.loads(await line.recv())
+        if not ready.get("ready"):
             raise RuntimeError("the service refused a stream.")
+        often = -(-ready["window"] // 10)  # groups
         await together.wait()
         began = time.perf_counter() + offset
 
@@ -88,10 +90,12 @@ async def speak_live(port: int, seconds: float, together: asyncio.Barrier, offse
 
         async def listen() -> None:
             with contextlib.suppress(TimeoutError):
-                for _ in range(groups):
+                for number in range(1, groups + 1):
                     async with asyncio.timeout(_PATIENCE + offset):
                         await line.recv()
                     stream.arrived.append(time.perf_counter())
+                    if number % often == 0:
+                        await line.send(json.dumps({"shown": number}))
 
         await asyncio.gather(send(), listen())
         await line.send('{"end": true}')

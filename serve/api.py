@@ -28,7 +28,11 @@ What comes back is synthetic and is marked as such: a visible label and a waterm
 `size`, `token`, `model`, `label`), then 16-bit mono PCM at 16 kHz in binary messages of any length,
 and last `{"end": true}`. For each group of 3 pictures a binary message comes back, little endian:
 uint32 number of the group, uint32 n pictures, float64 time of the first in seconds, n x uint32
-bytes of each JPEG, and the JPEGs."""
+bytes of each JPEG, and the JPEGs.
+
+A client says now and then how many groups have come, `{"shown": 20}`. It is sent at most `window`
+more than these (the ready message names it: 200, which are 20 s), and is left if it says nothing
+for 20 s after that. Speech may be 60 s ahead of its groups."""
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 _OPEN: dict[str, Any] = {"security": []}  # asks for no token, whoever may ask for the rest
 _TOKEN = described(401, "this service asks for its token: Authorization: Bearer TOKEN.")

@@ -41,12 +41,6 @@ class Session:
         """Of the groups that it makes."""
         return self.stream.face.spec
 
-    @property
-    def behind(self) -> float:
-        """Seconds of speech that are heard, and not yet shown."""
-        waiting = sum(map(len, self._heard)) / self.spec.sample_rate
-        return waiting + self.stream.ready * self.spec.samples_per_group / self.spec.sample_rate
-
     def feed(self, samples: np.ndarray) -> None:
         """Take (n,) float32 samples in [-1, 1], n of any size."""
         self._heard.append(samples)

@@ -20,6 +20,8 @@ class Limits:
         seconds: of speech of one request, and of one live stream.
         body_seconds: for a body to arrive.
         idle: until a client that is expected to send or to read, and does not, is left.
+        window: groups that a live client is sent beyond those that it says it has.
+        behind: seconds of a live stream's speech that may wait for their groups.
         request_seconds: for an answer, from the moment at which the body is there.
         speakers: requests and live streams that are served at a time.
         waiting: requests that may wait for their turn; one more is refused at once.
@@ -30,6 +32,8 @@ class Limits:
     seconds: float = 600.0  # a small file can hold hours
     body_seconds: float = 60.0
     idle: float = 20.0
+    window: int = 200
+    behind: float = 60.0  # one message holds up to 33 s
     request_seconds: float = 300.0
     speakers: int = 16
     waiting: int = 16

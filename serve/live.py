@@ -1,60 +1,31 @@
-"""WS /v1/stream: speech in as it is spoken, frames out as they are made."""
+"""WS /v1/stream: speech in as it is spoken, frames out as they are made.
+
+A proxy in between may take all that there is, both ways, so that the network holds nobody back. The
+protocol does: a client is sent so many groups beyond those that it says it has, and may speak so
+far ahead of them.
+"""
 
 import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from typing import TypeVar
+from typing import NoReturn
 
 import numpy as np
 from fastapi import APIRouter, WebSocket
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.websockets import WebSocketDisconnect
 
 from serve.access import bearer
 from serve.batching import Session
+from serve.messages import Hello, Word, in_time, parse, receive
 from serve.pictures import Finish, live_message
 from serve.problems import Refusal, problem
 from serve.service import Service
-from serve.voices import ModelName
 
-MAX_MESSAGE = 1 << 20  # bytes
-MAX_BEHIND = 5.0  # seconds of speech that may wait to be shown; beyond, the client has to wait
 _CLOSE = {401: 1008, 408: 1008, 413: 1009, 429: 1013, 500: 1011, 503: 1013}  # RFC 6455, 7.4.1
 _POLICY = 1008
 _LAST_WORDS = 5.0  # seconds that a client is given to be told why it is left
 _log = logging.getLogger("s2vgan.serve")
-
-
-class Hello(BaseModel):
-    """The first message of a client.
-
-    Attributes:
-        seed: of the noise.
-        size: side of the pictures in pixels, a multiple of the model's; by default 4 times it.
-        token: where the service asks for one.
-        model: NAME, NAME@ALIAS or NAME/VERSION of a registered model.
-        label: the visible label; off only where the operator allows it.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    seed: int = Field(0, ge=0, lt=2**63)
-    size: int | None = Field(None, ge=1, le=8192)
-    token: str | None = Field(None, max_length=1024)
-    model: ModelName | None = None
-    label: bool = True
-
-
-_Message = TypeVar("_Message", bound=BaseModel)
-
-
-class End(BaseModel):
-    """The last message of a client, ``{"end": true}``: what is left is made, and sent."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    end: bool
 
 
 def router(service: Service) -> APIRouter:
@@ -103,6 +74,7 @@ async def _serve(service: Service, websocket: WebSocket) -> None:
                         "frames_per_group": spec.frames_per_group,
                         "size": finish.size,
                         "delay": ahead,
+                        "window": limits.window,
                     }
                 )
                 await _both(line.listen(), line.tell())
@@ -132,19 +104,44 @@ class _Line:
         self._odd = b""  # half a sample
         self._samples, self._needed = 0, needed
         self._needed_at: float | None = None  # when the speech of the first group was there
-        self.told = 0  # groups
+        self._shown = self.told = 0  # groups that the client says it has, and those sent to it
+        self._room = asyncio.Semaphore(service.limits.window)  # for groups to be sent
 
-    async def listen(self) -> None:
-        """Take speech until the client says that it ends."""
-        while True:
-            message = await _receive(self._websocket, self._limits.idle)
-            if isinstance(message, str):
-                if not _parse(End, message).end:
-                    raise Refusal(422, 'the last message is {"end": true}.')
-                return self._session.end()
-            self._hear(message)
-            while self._session.behind > MAX_BEHIND:  # meanwhile the network holds the client back
-                await asyncio.sleep(0.02)
+    async def listen(self) -> NoReturn:
+        """Take speech to its end, and what the client says of its groups to the last of them.
+
+        Raises:
+            Refusal: of what it says, or 408 if no speech comes in time.
+            WebSocketDisconnect: if it has left.
+        """
+        while (speech := await in_time(self._speech(), self._limits.idle, "speech")) is not None:
+            self._hear(speech)
+        self._session.end()
+        await self._speech()
+        raise Refusal(422, 'nothing but {"shown": N} may follow {"end": true}.')
+
+    async def _speech(self) -> bytes | None:
+        """The next piece of speech, None at its end; groups shown are counted meanwhile."""
+        while isinstance(message := await receive(self._websocket), str):
+            word = parse(Word, message)
+            if word.shown is not None:
+                self._count(word.shown)
+            if word.end:
+                return None
+            if word.shown is None:
+                raise Refusal(422, 'say {"shown": N} or, after all speech, {"end": true}.')
+        return message
+
+    def _count(self, shown: int) -> None:
+        if not self._shown <= shown <= self.told:
+            raise Refusal(
+                422,
+                f"shown: {shown} is none of {self._shown} to {self.told}; count the groups that "
+                "have come.",
+            )
+        for _ in range(shown - self._shown):
+            self._room.release()
+        self._shown = shown
 
     def _hear(self, data: bytes) -> None:
         data = self._odd + data
@@ -152,17 +149,26 @@ class _Line:
         self._odd = data[whole:]
         samples = np.frombuffer(data[:whole], "<i2").astype(np.float32) / 32768
         self._samples += len(samples)
-        rate = self._session.spec.sample_rate
-        if self._samples > self._limits.seconds * rate:
+        spec, limits = self._session.spec, self._limits
+        if self._samples > limits.seconds * spec.sample_rate:
+            raise Refusal(413, f"a stream holds {limits.seconds:g} s of speech; connect anew.")
+        waiting = self._samples - self.told * spec.samples_per_group
+        if waiting > limits.behind * spec.sample_rate:
             raise Refusal(
-                413, f"a stream holds {self._limits.seconds:g} s of speech; connect anew."
+                429,
+                f"more than {limits.behind:g} s of speech wait for their groups; send it as it is "
+                "spoken, or wait for groups meanwhile, or send a file to POST /v1/speak.",
             )
         self._session.feed(samples)
         if self._needed_at is None and self._samples >= self._needed:
             self._needed_at = time.perf_counter()
 
     async def tell(self) -> None:
-        """Send the groups as they are made, to the end."""
+        """Send the groups as they are made, to the end.
+
+        Raises:
+            Refusal: 408 if the client does not take them.
+        """
         spec = self._session.spec
         async for frames in self._session.frames():
             for start in range(0, len(frames), spec.frames_per_group):
@@ -170,12 +176,21 @@ class _Line:
                 message = await asyncio.to_thread(self._packed, group)
                 if not self.told and self._needed_at is not None:
                     self._meters.first_frame("live", time.perf_counter() - self._needed_at)
+                await self._send(message)
+
+    async def _send(self, group: bytes) -> None:
+        """Send a group as soon as there is room for it, in the window and in the network."""
+        try:
+            async with asyncio.timeout(self._limits.idle):
+                await self._room.acquire()
                 self.told += 1
-                try:
-                    async with asyncio.timeout(self._limits.idle):
-                        await self._websocket.send_bytes(message)
-                except TimeoutError:  # nothing more can be said to it
-                    raise WebSocketDisconnect(_POLICY, "the client does not read") from None
+                await self._websocket.send_bytes(group)
+        except TimeoutError:
+            raise Refusal(
+                408,
+                f"{self.told - self._shown} groups were sent, and for {self._limits.idle:g} s none "
+                'was said to have come; read them, and say so now and then: {"shown": N}.',
+            ) from None
 
     def _packed(self, group: np.ndarray) -> bytes:
         spec = self._session.spec
@@ -184,47 +199,17 @@ class _Line:
 
 
 async def _hello(websocket: WebSocket, seconds: float) -> Hello:
-    message = await _receive(websocket, seconds)
+    message = await in_time(receive(websocket), seconds, "first message")
     if not isinstance(message, str):
         raise Refusal(422, 'the first message is JSON, for example {"seed": 0}; then comes sound.')
-    return _parse(Hello, message)
-
-
-async def _receive(websocket: WebSocket, seconds: float) -> str | bytes:
-    """The next message.
-
-    Raises:
-        Refusal: 408 if none comes in time, 413 if it is too large.
-        WebSocketDisconnect: if the client has left.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            message = await websocket.receive()
-    except TimeoutError:
-        raise Refusal(408, f"nothing came for {seconds:g} s; connect anew to go on.") from None
-    if message["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(message.get("code", 1005))
-    text, data = message.get("text"), message.get("bytes")
-    content: str | bytes = text if text is not None else data or b""
-    if len(content) > MAX_MESSAGE:
-        raise Refusal(413, f"a message is larger than {MAX_MESSAGE >> 20} MiB; send smaller ones.")
-    return content
-
-
-def _parse(kind: type[_Message], message: str) -> _Message:
-    try:
-        return kind.model_validate_json(message)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "message"
-        raise Refusal(422, f"{where}: {first['msg']}.") from None
+    return parse(Hello, message)
 
 
 async def _both(*ways: Coroutine[None, None, None]) -> None:
-    """Run both ways of a line to their end, or until one of them fails."""
+    """Run both ways of a line until one of them has ended, or fails."""
     tasks = [asyncio.create_task(way) for way in ways]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         while done:
             done.pop().result()
     finally:

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
+from serve.batching import AHEAD
+from serve.limits import Limits
 from serve.pictures import Finish, live_message
 from serve.voices import Voice
 from tests.integration.processes import descendants
@@ -143,7 +145,7 @@ def test_a_killed_replica_costs_those_in_flight_and_comes_back(where: str) -> No
 
 
 def mute(where: str, hello: bytes, speech: bytes) -> socket.socket:
-    """A client that says all of it, and reads nothing, not even pings."""
+    """A client that says all of it and ends, and reads nothing, not even pings."""
     host, port = where.split(":")
     line = socket.create_connection((host, int(port)))
     line.sendall(
@@ -155,7 +157,7 @@ def mute(where: str, hello: bytes, speech: bytes) -> socket.socket:
     while not shaken.endswith(b"\r\n\r\n"):
         shaken += line.recv(1)
     parts = [speech[start : start + 32_000] for start in range(0, len(speech), 32_000)]
-    for kind, data in ((1, hello), *((2, part) for part in parts)):
+    for kind, data in ((1, hello), *((2, part) for part in parts), (1, b'{"end": true}')):
         size = bytes([len(data)]) if len(data) < 126 else b"\x7e" + len(data).to_bytes(2, "big")
         # Whole messages, masked with zeros.
         line.sendall(bytes([0x80 | kind, 0x80 | size[0]]) + size[1:] + bytes(4) + data)
@@ -168,13 +170,13 @@ def resident(where: int) -> int:
 
 
 def test_a_client_that_does_not_read_harms_nobody(where: str) -> None:
-    """Ray takes what is made for it, so that no write is late; it is left since it is silent."""
+    """Ray takes what is made for it, so that no write is late; it is sent its window alone."""
     family = descendants(os.getpid())
     pids = [pid for pid, name in family if name.startswith(("ray::ProxyActor", "ray::ServeRep"))]
     assert len(pids) == 2
     speak(where, 1)  # what the first request costs
-    before = sum(map(resident, pids))
-    with mute(where, b'{"size": 512}', (tone(60) * 32767).astype("<i2").tobytes()):
+    before, made = sum(map(resident, pids)), metric(where, "s2vgan_groups_total")
+    with mute(where, b'{"size": 512}', (tone(25) * 32767).astype("<i2").tobytes()):
         assert soon(lambda: metric(where, "s2vgan_speaking") == 1, PATIENCE)
         with connect(f"ws://{where}/v1/stream", open_timeout=PATIENCE) as line:
             line.send('{"size": 64}')
@@ -184,6 +186,8 @@ def test_a_client_that_does_not_read_harms_nobody(where: str) -> None:
         assert length(speak(where, 2).content) == 60
         assert soon(lambda: metric(where, "s2vgan_speaking") == 0, PATIENCE)
         assert sum(map(resident, pids)) - before < 400 << 20
+        made = metric(where, "s2vgan_groups_total") - made - 24 - 20
+        assert made <= Limits.window + AHEAD + 1, "1 is ready to be sent"
 
 
 def metric(where: str, name: str) -> float:

@@ -7,6 +7,7 @@ import struct
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import av
@@ -15,8 +16,10 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.testclient import WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from s2vgan.errors import SourceError
 from serve import batching
@@ -24,7 +27,7 @@ from serve.access import Access
 from serve.api import build
 from serve.batching import AHEAD, Batcher, Session
 from serve.limits import Limits
-from serve.live import MAX_MESSAGE
+from serve.messages import MAX_MESSAGE
 from serve.observability import Meters
 from serve.pictures import Finish
 from serve.voices import Voice
@@ -51,8 +54,8 @@ def parts_of(message: bytes) -> tuple[int, float, list[bytes]]:
 
 
 def talk(client: TestClient, data: bytes, cuts: list[int], **hello: Any) -> list[bytes]:
-    """All binary messages for a speech that is sent in pieces."""
-    got = []
+    """All binary messages for a speech that is sent in pieces; it says that they have come."""
+    got: list[bytes] = []
     with client.websocket_connect("/v1/stream") as line:
         line.send_json(hello)
         ready = line.receive_json()
@@ -62,6 +65,8 @@ def talk(client: TestClient, data: bytes, cuts: list[int], **hello: Any) -> list
         line.send_text('{"end": true}')
         while (message := line.receive()).get("bytes"):
             got.append(message["bytes"])
+            if len(got) % ready["window"] == 0:
+                line.send_json({"shown": len(got)})
         assert json.loads(message["text"]) == {"end": True, "groups": len(got)}
     return got
 
@@ -179,9 +184,9 @@ def refused(client: TestClient, *messages: str | bytes, code: int) -> str:
             line.send_text(message) if isinstance(message, str) else line.send_bytes(message)
         while "ready" in (answer := line.receive_json()):
             pass
-        with pytest.raises(WebSocketDisconnect) as closed:
+        with pytest.raises(WebSocketDisconnect) as end:
             line.receive_json()
-    assert closed.value.code == code and answer["title"]
+    assert end.value.code == code and answer["title"]
     return str(answer["detail"])
 
 
@@ -197,10 +202,16 @@ def refused(client: TestClient, *messages: str | bytes, code: int) -> str:
         ([b"\0\0\0"], 1008, "first message is JSON"),
         (["{}", "{}"], 1008, "end"),
         (["{}", '{"end": false}'], 1008, "end"),
+        (["{}", '{"end": "true"}'], 1008, "end"),
+        (["{}", '{"shown": 1}'], 1008, "none of 0 to 0"),
+        (["{}", '{"shown": -1}'], 1008, "shown"),
+        (["{}", '{"shown": "0"}'], 1008, "shown"),
+        (["{}", '{"shown": true}'], 1008, "shown"),
+        (["{}", '{"shown": 0, "all": true}'], 1008, "all"),
         (["{}", b"0" * (MAX_MESSAGE + 1)], 1009, "smaller"),
         (["{}", b"0" * (2 * RATE * 2), b"0" * (2 * RATE * 2)], 1009, "holds 3 s"),
-        (["{}"], 1008, "nothing came"),
-        ([], 1008, "nothing came"),
+        (["{}"], 1008, "no speech came"),
+        ([], 1008, "no first message came"),
     ],
 )
 def test_nonsense_and_silence_are_refused_with_a_sentence(
@@ -208,6 +219,137 @@ def test_nonsense_and_silence_are_refused_with_a_sentence(
 ) -> None:
     assert words in refused(quick, *messages, code=code)
     assert talk(quick, SPEECH.tobytes(), []), "the next one is served"
+
+
+@pytest.fixture(scope="module")
+def narrow(voice: Voice) -> Iterator[TestClient]:
+    """A service that sends 3 groups to who says nothing, and hears 1.3 s ahead."""
+    with TestClient(build(service_of(voice, Limits(window=3, behind=1.3)))) as client:
+        yield client
+
+
+def groups_of(line: WebSocketTestSession, count: int) -> list[int]:
+    """The numbers of so many groups that come."""
+    return [parts_of(line.receive_bytes())[0] for _ in range(count)]
+
+
+def closed(line: WebSocketTestSession, code: int) -> str:
+    """The sentence with which a line ends."""
+    said = line.receive_json()["detail"]
+    with pytest.raises(WebSocketDisconnect) as end:
+        line.receive_json()
+    assert end.value.code == code
+    return str(said)
+
+
+def answers(line: ClientConnection, word: str | bytes) -> list[str | bytes]:
+    """What comes while a client says one thing all the time, to the first message of text."""
+    came: list[str | bytes] = []
+    for _ in range(1200):
+        with suppress(ConnectionClosed):
+            line.send(word)
+        with suppress(TimeoutError):
+            came.append(line.recv(timeout=0.05))
+            if isinstance(came[-1], str):
+                break
+    return came
+
+
+def test_who_acknowledges_nothing_is_sent_a_window_and_left(voice: Voice) -> None:
+    service = service_of(voice, Limits(window=3, idle=2))
+    with TestClient(build(service)) as client, client.websocket_connect("/v1/stream") as line:
+        line.send_json({})
+        assert line.receive_json()["window"] == 3
+        line.send_bytes(SPEECH.tobytes())
+        line.send_json({"end": True})
+        assert groups_of(line, 3) == [0, 1, 2]
+        line.send_json({"shown": 2})
+        assert groups_of(line, 2) == [3, 4]
+        assert "3 groups were sent" in closed(line, 1008)
+        assert soon(lambda: not service.gate.inside and not service.batcher._sessions)
+
+
+def test_who_speaks_on_and_acknowledges_nothing_is_left(voice: Voice) -> None:
+    with (
+        served(build(service_of(voice, Limits(window=3, idle=1)))) as where,
+        connect(f"ws://{where}/v1/stream") as line,
+    ):
+        line.send("{}")
+        line.recv()
+        line.send(SPEECH.tobytes())
+        *groups, said = answers(line, bytes(2))
+        assert len(groups) == 3 and "3 groups were sent" in str(said)
+
+
+def test_to_acknowledge_is_not_to_speak(voice: Voice) -> None:
+    with (
+        served(build(service_of(voice, Limits(idle=1)))) as where,
+        connect(f"ws://{where}/v1/stream") as line,
+    ):
+        line.send("{}")
+        line.recv()
+        [said] = answers(line, '{"shown": 0}')
+        assert "no speech came" in str(said)
+
+
+@pytest.mark.parametrize("late", [{"text": '{"end": true}'}, {"bytes": b"0000"}])
+def test_after_the_end_comes_word_of_groups_alone(late: dict[str, Any], narrow: TestClient) -> None:
+    with narrow.websocket_connect("/v1/stream") as line:
+        line.send_json({})
+        line.receive_json()
+        line.send_bytes(SPEECH.tobytes())
+        groups_of(line, 3)
+        line.send_json({"shown": 3, "end": True})
+        groups_of(line, 3)
+        line.send({"type": "websocket.receive", **late})
+        assert "may follow" in closed(line, 1008)
+
+
+def test_after_the_end_nothing_need_be_said(voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its groups take longer than a client may be silent."""
+    real = batching.advance
+
+    def slow(*args: Any) -> list[np.ndarray]:
+        time.sleep(0.1)
+        return real(*args)
+
+    monkeypatch.setattr(batching, "advance", slow)
+    with TestClient(build(service_of(voice, Limits(idle=0.6)))) as client:
+        assert len(talk(client, SPEECH.tobytes(), [])) == 13
+
+
+def test_a_window_changes_no_picture(narrow: TestClient, quick: TestClient) -> None:
+    speech = SPEECH.tobytes()
+    assert talk(narrow, speech, [1001], seed=3) == talk(quick, speech, [], seed=3)
+
+
+def test_groups_shown_are_those_that_were_sent_and_never_fewer(narrow: TestClient) -> None:
+    for wrong in (0, 1, 6):
+        with narrow.websocket_connect("/v1/stream") as line:
+            line.send_json({})
+            line.receive_json()
+            line.send_bytes(SPEECH.tobytes())
+            groups_of(line, 3)
+            line.send_json({"shown": 2})
+            line.send_json({"shown": 2})
+            groups_of(line, 2)
+            line.send_json({"shown": wrong})
+            assert f"{wrong} is none of 2 to 5" in closed(line, 1008)
+
+
+def test_speech_may_not_be_far_ahead_of_its_groups(narrow: TestClient) -> None:
+    second = bytes(2 * RATE)
+    with narrow.websocket_connect("/v1/stream") as line:
+        line.send_json({})
+        line.receive_json()
+        line.send_bytes(second)
+        groups_of(line, 3)  # 0.7 s wait
+        line.send_bytes(second[: len(second) // 2])
+        line.send_json({"shown": 3})
+        groups_of(line, 3)  # 0.9 s wait
+        line.send_bytes(second[: len(second) // 4])
+        line.send_bytes(second[: len(second) // 4])
+        assert "as it is spoken" in closed(line, 1013)
 
 
 def test_what_a_vanished_client_held_is_freed_at_once(

@@ -12,6 +12,7 @@ import pytest
 from s2vgan.media import write_wav
 from serve.access import Access
 from serve.api import build
+from serve.limits import Limits
 from serve.voices import Voice
 from tests.serve.sounds import RATE, served, service_of, sound
 
@@ -48,7 +49,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture
 def page(browser: Any, voice: Voice) -> Iterator[Any]:
     """The page, which asks nobody but the service, and says nothing on the console."""
-    with served(build(service_of(voice))) as where:
+    with served(build(service_of(voice, Limits(window=5)))) as where:
         yield from opened_page(browser, where)
 
 
@@ -125,7 +126,7 @@ def test_a_long_film_plays_while_it_arrives(page: Any) -> None:
 @pytest.mark.slow
 def test_live_from_the_microphone(page: Any) -> None:
     page.click("#live")
-    until(page, "Number(document.getElementById('canvas').dataset.drawn) > 20")
+    until(page, "Number(document.getElementById('canvas').dataset.drawn) > 20")  # beyond its window
     assert page.get_attribute("#live", "aria-pressed") == "true"
     shot(page, "live")
     inside = """() => {

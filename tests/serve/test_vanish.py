@@ -124,7 +124,7 @@ async def empty(service: Service) -> None:
 
 
 def test_a_thousand_clients_that_vanish_leave_nothing(voice: Voice) -> None:
-    service = service_of(voice)
+    service = service_of(voice, Limits(window=1))  # a second group waits for word of the first
     api = build(service)
     clients = cycle([(*moment, way) for way in WAYS for moment in MOMENTS])
 
