@@ -41,6 +41,11 @@ class Session:
         """Of the groups that it makes."""
         return self.stream.face.spec
 
+    @property
+    def over(self) -> bool:
+        """Whether all frames are made and taken: those that :meth:`frames` gave last were last."""
+        return self._finished and not self._made
+
     def feed(self, samples: np.ndarray) -> None:
         """Take (n,) float32 samples in [-1, 1], n of any size."""
         self._heard.append(samples)

@@ -129,7 +129,11 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     chunks = request.stream()
     try:
         async with asyncio.timeout(limits.body_seconds):
-            while (chunk := await asyncio.wait_for(anext(chunks, None), limits.idle)) is not None:
+            while True:
+                async with asyncio.timeout(limits.idle):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return bytes(body)
                 body += chunk
                 if len(body) > limits.body:
                     raise too_large
@@ -141,4 +145,3 @@ async def read_body(request: Request, limits: Limits) -> bytes:
             f"the sound file did not arrive within {limits.body_seconds:g} s (or nothing of it "
             f"within {limits.idle:g} s); send it faster, or as FLAC or MP3.",
         ) from None
-    return bytes(body)

@@ -15,7 +15,6 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from s2vgan.media import StreamWriter, read_audio, video_file
-from s2vgan.media.encode import Encoder
 from s2vgan.provenance import Origin, sign_file
 from serve.batching import Session
 from serve.limits import read_body
@@ -157,13 +156,13 @@ class _Work:
         self._began = time.perf_counter()
         self._first = 0.0  # seconds until the first frames
 
-    async def pictures(self) -> AsyncIterator[list[np.ndarray]]:
-        """Finished pictures, some at a time."""
+    async def _frames(self) -> AsyncIterator[np.ndarray]:
+        """The model's frames, some at a time."""
         async for frames in self._session.frames():
             if not self._first:
                 self._first = time.perf_counter() - self._began
                 self._service.meters.first_frame("file", self._first)
-            yield await asyncio.to_thread(self._finish, frames)
+            yield frames
         seconds = len(self._audio) / self._session.spec.sample_rate
         self._service.meters.real_time((time.perf_counter() - self._began) / seconds)
 
@@ -177,16 +176,25 @@ class _Work:
                 kind, spec.fps, self._audio, spec.sample_rate, self._origin.metadata()
             )
         )
-        async for pictures in self.pictures():
-            if piece := await asyncio.to_thread(writer.write, pictures):
-                yield piece
-        yield await asyncio.to_thread(writer.finish)
+
+        def piece(frames: np.ndarray, last: bool) -> bytes:
+            written = writer.write(self._finish(frames))
+            return written + writer.finish() if last else written
+
+        async for frames in self._frames():
+            if made := await asyncio.to_thread(piece, frames, self._session.over):
+                yield made
 
     async def complete(self, request: Request) -> Response:
         """A complete MP4 with its content credentials."""
         spec = self._session.spec
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "speech.mp4"
+
+            def signed() -> bytes:
+                sign_file(path, self._origin)
+                return path.read_bytes()
+
             with video_file(
                 path,
                 spec.fps,
@@ -195,12 +203,16 @@ class _Work:
                 preset="ultrafast",
                 metadata=self._origin.metadata(),
             ) as encoder:
-                async for pictures in self.pictures():
+
+                def encode(frames: np.ndarray) -> None:
+                    for pixels in self._finish(frames):
+                        encoder.add(pixels)
+
+                async for frames in self._frames():
                     if await request.is_disconnected():
                         raise Refusal(408, "nobody waits for the answer any more.")
-                    await asyncio.to_thread(_encode, encoder, pictures)
-            await asyncio.to_thread(sign_file, path, self._origin)
-            data = await asyncio.to_thread(path.read_bytes)
+                    await asyncio.to_thread(encode, frames)
+            data = await asyncio.to_thread(signed)
         return Response(data, headers=self.headers("mp4"), media_type=MEDIA["mp4"])
 
     def headers(self, kind: str) -> dict[str, str]:
@@ -209,12 +221,6 @@ class _Work:
             "Content-Disposition": f'inline; filename="speech.{_SUFFIX.get(kind, kind)}"',
             "Server-Timing": f"first;dur={self._first * 1000:.0f}",
         }
-
-
-def _encode(encoder: Encoder, pictures: list[np.ndarray]) -> None:
-    """Some pictures at a time: a thread for each of them costs a tenth of the answer."""
-    for pixels in pictures:
-        encoder.add(pixels)
 
 
 class _Streamed(StreamingResponse):
