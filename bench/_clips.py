@@ -130,7 +130,7 @@ def _write(
 ) -> None:
     sound = media.read_audio(talk, RATE)[: seconds * RATE]
     fitted = (_fit(frame, width, height) for frame in frames)
-    media.write_video(path, fitted, _rate(talk), sound, RATE, crf=CRF, preset="medium")
+    media.write_video(path, fitted, _rate(talk), sound, RATE, codecs=media.h264(CRF, "medium"))
 
 
 def _fit(frame: np.ndarray, width: int, height: int) -> np.ndarray:

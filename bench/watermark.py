@@ -31,7 +31,7 @@ import torch
 from _report import report
 
 from s2vgan.errors import SourceError
-from s2vgan.media import read_audio, write_video
+from s2vgan.media import h264, read_audio, write_video
 from s2vgan.metrics import ssim
 from s2vgan.provenance import Marker, detect
 from s2vgan.provenance.detector import (
@@ -76,7 +76,7 @@ def recode(source: Path, target: Path, scale: float, fps: int) -> None:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     scaled = (cv2.resize(frame, None, fx=scale, fy=scale, interpolation=how) for frame in frames)
-    write_video(target, scaled, fps, None, 16000, crf=CRF, preset="medium")
+    write_video(target, scaled, fps, None, 16000, codecs=h264(CRF, "medium"))
 
 
 def pieces(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -15,7 +15,7 @@ from s2vgan.checkpoints import save_checkpoint
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import RunError
 from s2vgan.files import write_text
-from s2vgan.media import write_video
+from s2vgan.media import QUICK, write_video
 from s2vgan.people import stored_people
 from s2vgan.runlog import RunLog, read_log, read_run, unwritten, update_run, writing
 from s2vgan.synthesis import enlarge
@@ -156,9 +156,7 @@ class RunBook:
         spec, film = self._dataset.spec, picture.with_suffix(".mp4")
         frames = enlarge(samples.film, max(1, FILM_SIDE // spec.size))
         with writing(film):
-            write_video(
-                film, frames, spec.fps, samples.speech, spec.sample_rate, crf=23, preset="ultrafast"
-            )
+            write_video(film, frames, spec.fps, samples.speech, spec.sample_rate, codecs=QUICK)
 
     def close(self, status: str) -> None:
         """End the run as FINISHED, FAILED or KILLED; MLflow gets the models of a finished one."""

@@ -12,7 +12,7 @@ from s2vgan import diagram, figures, tables
 from s2vgan.artifact import git_commit
 from s2vgan.evaluation import METRICS_FILE, Evaluation, Exhibit, Showcase, evaluate
 from s2vgan.files import write_text
-from s2vgan.media import write_video
+from s2vgan.media import h264, write_video
 from s2vgan.metrics import METRICS
 from s2vgan.runlog import read_log
 from s2vgan.tracking import Tracker
@@ -173,7 +173,7 @@ def _encode(showcase: Showcase, frames: Any, fps: int, sample_rate: int) -> byte
     samples = round(len(frames) * sample_rate / fps)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "side_by_side.mp4"
-        write_video(path, frames, fps, showcase.speech[:samples], sample_rate, crf=20)
+        write_video(path, frames, fps, showcase.speech[:samples], sample_rate, codecs=h264(20))
         return path.read_bytes()
 
 

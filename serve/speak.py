@@ -14,7 +14,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from s2vgan.media import StreamWriter, read_audio, video_file
+from s2vgan.media import QUICK, StreamWriter, read_audio, video_file
 from s2vgan.provenance import Origin, sign_file
 from serve.batching import Session
 from serve.limits import read_body
@@ -200,7 +200,7 @@ class _Work:
                 spec.fps,
                 self._audio,
                 spec.sample_rate,
-                preset="ultrafast",
+                codecs=QUICK,
                 metadata=self._origin.metadata(),
             ) as encoder:
 

@@ -117,6 +117,19 @@ def test_write_video_odd_size(tmp_path: Path) -> None:
     assert picture.crop(np.array([0, 0, 66, 48]), 16).mean() == pytest.approx(90, abs=2)
 
 
+@pytest.mark.parametrize("codecs", [media.h264(), media.QUICK])
+def test_write_video_keeps_colours(tmp_path: Path, codecs: media.Codecs) -> None:
+    """Stripes of several colours, each an odd number of pixels away from the grid of chroma."""
+    colours = np.array([[200, 40, 30], [30, 180, 60], [40, 60, 210], [240, 240, 240], [8, 8, 8]])
+    picture = np.repeat(colours.astype(np.uint8), 21, axis=0)[None].repeat(64, axis=0)[:, :104]
+    path = tmp_path / "x.mp4"
+    media.write_video(path, [picture] * 3, FPS, None, 16000, codecs=codecs)
+    shown = next(media.pictures(path)).crop(np.array([0, 0, 104, 64]), 104)
+    for number, colour in enumerate(colours):
+        middle = shown[52, 21 * number + 10].astype(int)
+        assert np.abs(middle - colour).max() <= 5
+
+
 def test_write_video_whole_or_not_at_all(tmp_path: Path) -> None:
     def torn() -> Iterator[np.ndarray]:
         yield grey(0)

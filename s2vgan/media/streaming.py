@@ -9,7 +9,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from s2vgan.media.encode import Codecs, Encoder, h264
+from s2vgan.media.encode import QUICK, Codecs, Encoder
 
 _GIF_CLOCK: Final = 100  # ticks a second, all that GIF knows
 _VP8: Final = Codecs(
@@ -49,7 +49,7 @@ class StreamWriter:
         if kind == "gif":
             self._encoder = _Gif(self._output, fps)
         else:
-            codecs = h264(20, "ultrafast") if kind == "mp4" else _VP8
+            codecs = QUICK if kind == "mp4" else _VP8
             self._encoder = Encoder(self._output, codecs, fps, audio, sample_rate, fps)
 
     def write(self, frames: Iterable[np.ndarray]) -> bytes:

@@ -35,7 +35,8 @@ class Marker:
         self._count = 0
         self._size: tuple[int, int] | None = None
         self._label: Label | None = None
-        self._patterns: list[tuple[np.ndarray, np.ndarray]] = []
+        self._slot = -1
+        self._more = self._less = np.empty(0, np.uint8)  # of the pattern of this slot
 
     def mark(self, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Frames (H, W, 3) uint8 RGB one by one, marked; those given are not changed."""
@@ -44,24 +45,24 @@ class Marker:
     def mark_frame(self, frame: np.ndarray) -> np.ndarray:
         """The next frame of the stream, (H, W, 3) uint8 RGB, marked; the given is not changed."""
         size = frame.shape[:2]
-        if size != self._size:
-            self._prepare(*size)
         slot = int(self._count / (self._fps * SLOT_SECONDS)) % SLOTS
+        if size != self._size:
+            self._label = label_for(*size) if self._labelled else None
+        if (size, slot) != (self._size, self._slot):
+            self._size, self._slot = size, slot
+            self._more, self._less = _pattern(self._signs[slot], *size)
         self._count += 1
-        more, less = self._patterns[slot]
         if self._label is not None:
             frame = frame.copy()
             self._label.draw(frame)
-        marked = cv2.add(frame, more)  # both stop at 0 and 255
-        return cv2.subtract(marked, less, dst=marked)
+        marked = cv2.add(frame, self._more)  # both stop at 0 and 255
+        return cv2.subtract(marked, self._less, dst=marked)
 
-    def _prepare(self, height: int, width: int) -> None:
-        self._size = (height, width)
-        self._label = label_for(height, width) if self._labelled else None
-        self._patterns = []
-        for slot in self._signs:
-            large = cv2.resize(slot, (width, height), interpolation=cv2.INTER_CUBIC)
-            large *= AMPLITUDE / np.sqrt(np.square(large).mean())
-            levels = np.repeat(np.rint(large)[..., None], 3, axis=2)
-            parts = levels.clip(0, None), (-levels).clip(0, None)
-            self._patterns.append((parts[0].astype(np.uint8), parts[1].astype(np.uint8)))
+
+def _pattern(signs: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a slot's (GRID, GRID) signs add and take away, (height, width, 3) uint8 each."""
+    large = cv2.resize(signs, (width, height), interpolation=cv2.INTER_CUBIC)
+    large *= AMPLITUDE / np.sqrt(np.square(large).mean())
+    levels = np.repeat(np.rint(large)[..., None], 3, axis=2)
+    more, less = levels.clip(0, None), (-levels).clip(0, None)
+    return more.astype(np.uint8), less.astype(np.uint8)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from s2vgan.errors import ConfigError, SourceError
-from s2vgan.media import write_video
+from s2vgan.media import h264, write_video
 from s2vgan.provenance import Marker, detect, watermark_key
 from s2vgan.provenance.detector import TRIALS, correlate, judge, slot_sums
 from s2vgan.provenance.label import INK, label_for
@@ -45,7 +45,7 @@ def recoded(source: Path, target: Path, size: int, start: int = 0, crop: int = 0
         shown = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)][start:]
     inner = [frame[crop : len(frame) - crop, crop : len(frame) - crop] for frame in shown]
     scaled = [cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in inner]
-    write_video(target, scaled, 30, None, 16000, crf=28, preset="medium")
+    write_video(target, scaled, 30, None, 16000, codecs=h264(28, "medium"))
     return target
 
 
