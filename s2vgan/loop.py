@@ -15,7 +15,7 @@ from s2vgan.book import CHECKPOINTS, RunBook
 from s2vgan.checkpoints import load_checkpoint
 from s2vgan.config import Config
 from s2vgan.dataset import GroupDataset
-from s2vgan.errors import DatasetError, S2VError
+from s2vgan.errors import DatasetError, RunError, S2VError
 from s2vgan.interrupt import STOP
 from s2vgan.loading import Loader
 from s2vgan.people import with_references
@@ -98,6 +98,10 @@ def train_loop(
             damaged = load_checkpoint(state, launch.checkpoints, dataset.info.sha256)
     if not all_well:
         return  # another worker cannot start, and says why
+    with _together(device, world) as all_well:
+        _begin_together(launch.folder, state.step if resumed else None, rank, device, world)
+    if not all_well:
+        return
     book = None
     with _together(device, world) as all_well:
         if rank == 0:
@@ -213,6 +217,24 @@ class _Desk:
             yield
         except S2VError as error:
             self.error = error
+
+
+def _begin_together(
+    folder: Path, step: int | None, rank: int, device: torch.device, world: int
+) -> None:
+    """Make sure that all workers begin where rank 0 does, at a step or (None) at the beginning.
+
+    Raises:
+        RunError: if this one does not: each reads the checkpoints by itself.
+    """
+    own = -1 if step is None else step
+    first = _agreed(own, device, world)
+    if own != first:
+        found, others = (f"step {n}" if n >= 0 else "no checkpoint" for n in (own, first))
+        raise RunError(
+            f"{folder}: worker {rank} finds {found} there, and worker 0 {others}; choose an --out "
+            "on storage that all machines share."
+        )
 
 
 @contextlib.contextmanager

@@ -120,7 +120,7 @@ def train(
     config: Config,
     data: str | Path,
     out: str | Path,
-    workers: int = 2,
+    workers: int | None = None,
     *,
     resume: bool = False,
     name: str = "",
@@ -133,7 +133,8 @@ def train(
         config: of the run.
         data: dataset folder or URL.
         out: the run's folder RUN.
-        workers: Ray Train workers; 0 trains in this process, without Ray.
+        workers: Ray Train workers; 0 trains in this process, without Ray, and None is one for each
+            GPU of this machine, or 2, as far as they can share a batch.
         resume: go on with the run that the folder holds.
         name: of the run; by default the folder's.
         parent: MLflow run of the sweep that the run belongs to.
@@ -147,19 +148,25 @@ def train(
         S2VError: if the dataset, the folder or the configuration is unusable.
     """
     folder = Path(out).absolute()
+    if workers is None:
+        workers = _workers(torch.cuda.device_count() or 2, config)
     info = check(config, data, folder, workers, resume)
     folder.mkdir(parents=True, exist_ok=True)
     if not resume:  # what a start without a checkpoint left
         for file in (RUN_FILE, METRICS):
             (folder / file).unlink(missing_ok=True)
-    print(
-        f"Training {folder.name}: {sum(info.groups.values())} groups of {len(info.groups)} videos, "
-        f"{workers or 'in-process, no'} workers, at most {config.train.minutes:g} minutes and "
-        f"{config.train.steps} steps."
-    )
     name = name or folder.name
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if workers:
         cluster.connect()
+        where = _where(workers)
+    else:
+        where = f"in this process on its {device.type.replace('cuda', 'gpu').upper()}"
+    print(
+        f"Training {folder.name} {where}: {sum(info.groups.values())} groups of "
+        f"{len(info.groups)} videos, at most {config.train.minutes:g} minutes and "
+        f"{config.train.steps} steps."
+    )
     try:
         with TrainingProgress(folder, config), deferred(folder) as asked:
             if workers:
@@ -168,7 +175,6 @@ def train(
                 )
                 supervise(lambda: fit(trainer, folder), asked)
             else:
-                device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
                 launch = Launch(
                     config, _absolute(data), str(folder), name, tracking_uri(), parent,
                     consent=consent,
@@ -199,6 +205,21 @@ def train(
             print("Stopped before the first step: there is nothing to resume; start it again.")
         raise KeyboardInterrupt
     return folder
+
+
+def _workers(most: int, config: Config) -> int:
+    """The largest number, up to ``most``, of workers that can share a batch."""
+    sequences = config.train.batch // config.train.sequence
+    return max(number for number in range(1, most + 1) if sequences % number == 0)
+
+
+def _where(workers: int) -> str:
+    """What so many workers of the cluster train on, as a part of a sentence."""
+    if cluster.has_gpus(workers):
+        return f"by {workers} workers on a GPU each"
+    if cluster.has_gpus(1):
+        return f"by {workers} workers on CPUs (there are GPUs, but fewer than --workers)"
+    return f"by {workers} workers on CPUs"
 
 
 def fit(trainer: ray.train.torch.TorchTrainer, folder: Path) -> None:

@@ -82,6 +82,17 @@ def _miss_the_data_on_one_rank(rank: int, port: int, data: str, out: str) -> Non
     distributed.destroy_process_group()
 
 
+def _find_a_checkpoint_on_one_rank(rank: int, port: int, data: str, runs: list[str]) -> None:
+    _join(rank, port)
+    launch = Launch(_brief(3), data, runs[rank], "run", tracking_uri())
+    if rank == 0:
+        train_loop(launch, torch.device("cpu"), rank, 2, None)  # returns: nobody to train with
+    else:
+        with pytest.raises(RunError, match="worker 1 finds no checkpoint there, and worker 0 step"):
+            train_loop(launch, torch.device("cpu"), rank, 2, None)
+    distributed.destroy_process_group()
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -108,16 +119,30 @@ def test_a_rank_that_cannot_start_leaves_no_other_waiting(toy_data: Path, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_ranks_that_would_begin_at_different_steps_say_so(toy_data: Path, tmp_path: Path) -> None:
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    _train(0, 0, 1, str(toy_data), str(shared), 3)
+    log = read_log(shared)
+    runs = [str(shared), str(own)]
+    arguments = (_free_port(), str(toy_data), runs)
+    multiprocessing.spawn(_find_a_checkpoint_on_one_rank, arguments, 2)
+    assert not own.exists()
+    assert read_log(shared) == log
+
+
+def _brief(steps: int) -> Config:
+    train = TrainConfig(
+        steps=steps, minutes=0, batch=8, pretrain_steps=2, evaluate_every=3, amp="off"
+    )
+    return Config(ModelConfig(width=4), train=train)
+
+
 def _train(rank: int, port: int, world: int, data: str, out: str, steps: int) -> None:
     if world > 1:
         _join(rank, port)
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    train = TrainConfig(
-        steps=steps, minutes=0, batch=8, pretrain_steps=2, evaluate_every=3, amp="off"
-    )
-    config = Config(ModelConfig(width=4), train=train)
-    launch = Launch(config, data, out, "run", tracking_uri())
+    launch = Launch(_brief(steps), data, out, "run", tracking_uri())
     train_loop(launch, torch.device("cpu"), rank, world, None)
     if world > 1:
         distributed.destroy_process_group()

@@ -48,9 +48,8 @@ def train_parser() -> ArgumentParser:
     budget.add_argument(
         "--workers",
         type=int,
-        default=2,
-        help="Ray Train workers that share each batch, on GPUs if there are as many; 0 trains in "
-        "this process, without Ray",
+        help="Ray Train workers that share each batch, on GPUs if there are as many; by default "
+        "one for each GPU of this machine, or 2; 0 trains in this process, without Ray",
     )
     parser.add_argument(
         "--config",
