@@ -32,6 +32,7 @@ from s2vgan import cluster, tracking
 from s2vgan.engine import Engine
 from s2vgan.errors import S2VError
 from s2vgan.ports import require_free_port
+from s2vgan.provenance import credential, watermark_key
 from serve.access import Access
 from serve.api import build
 from serve.limits import Limits
@@ -42,6 +43,7 @@ from serve.voices import Voice, Voices
 HOST = "127.0.0.1"  # nobody but this machine
 PORT = 8000
 DRAIN_SECONDS = 60.0  # that those who speak are given when the service ends
+SPARE_REQUESTS = 32  # that a replica takes beyond those who speak and wait
 HEALTH_SECONDS = 1.0  # until a replica that has died is missed; Ray Serve's own 10 are felt
 # For how long a proxy of Ray's at least says that it still drains, 30 s by default.
 _PROXY_PERIOD = "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S"
@@ -80,8 +82,6 @@ class Settings(BaseModel):
 
 
 @serve.deployment(
-    # More than the application lets in, so that it can refuse by itself, and be asked how it is.
-    max_ongoing_requests=64,
     max_queued_requests=32,
     backpressure_config=BackpressureConfig(status_code=429, retry_after_s=5),
     max_constructor_retry_count=2,  # a model that is not there will not be there in a minute
@@ -97,6 +97,7 @@ class Speaker:
         access = Access.from_environment()
         for host in _hosts():
             access.require_for(host)
+        _check_marks()
         chosen = Settings(**settings)
         limits = Limits(
             body=chosen.max_body,
@@ -122,6 +123,16 @@ class Speaker:
         await self._service.gate.drain()
 
 
+def _check_marks() -> None:
+    """Find out at the start what would fail at the first film.
+
+    Raises:
+        ConfigError: if the key of the watermark or the certificate cannot be used.
+    """
+    watermark_key()
+    credential()
+
+
 def _hosts() -> list[str]:
     """Addresses that Ray Serve binds; none where it runs without a cluster."""
     client = _get_global_client(raise_if_no_controller_running=False)
@@ -134,7 +145,9 @@ def app(settings: Settings) -> Application:
     if not ref.startswith("models:/"):  # an alias stays one: each replica follows it
         ref = tracking.resolve(ref)
     arguments = settings.model_dump() | {"model": ref}
-    return Speaker.bind(arguments)  # type: ignore[attr-defined]  # a decorated class
+    # More than the application lets in, so that it can refuse by itself, and be asked how it is.
+    ongoing = settings.speakers + settings.waiting + SPARE_REQUESTS
+    return Speaker.options(max_ongoing_requests=ongoing).bind(arguments)  # type: ignore[attr-defined]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -149,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         Access.from_environment().require_for(options.host)
+        _check_marks()
         require_free_port(options.port, options.host)
         Voice.load(options.model)  # say what is wrong with the model before anything starts
         logging.getLogger("ray.serve").setLevel(logging.WARNING)

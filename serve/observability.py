@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.problems import Refusal, answer
+
 REQUEST_ID: Final = "X-Request-ID"
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.08, 0.12, 0.25, 0.5, 1, 2, 5, 15, 60)
@@ -103,7 +105,7 @@ class Meters:
 
 
 class RequestLog:
-    """ASGI middleware: gives each request an id, logs it, and counts it.
+    """ASGI middleware: gives each request an id, logs it, and counts it; a failure is a 500.
 
     A client's own X-Request-ID is kept if it has at most 64 letters, digits and ``._-``.
 
@@ -137,6 +139,12 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, tell)
+        except Exception:
+            if status or scope["type"] != "http":
+                raise  # it is too late for another answer
+            _log.exception("a request failed", extra={"fields": {"id": request_id}})
+            failure = Refusal(500, "the service failed on this request; its log says why.")
+            await answer(failure)(scope, receive, tell)
         finally:
             route = scope.get("route")
             path = getattr(route, "path", "other")

@@ -77,11 +77,10 @@ def described(status: int, example: str, retry: bool = False) -> dict[int | str,
 
 
 def handle(api: FastAPI) -> None:
-    """Make every error of an application answer with a problem."""
+    """Make every refusal of an application answer with a problem."""
     api.add_exception_handler(SourceError, _unreadable)
     api.add_exception_handler(HTTPException, _refused)
     api.add_exception_handler(RequestValidationError, _invalid)
-    api.add_exception_handler(Exception, _failed)
 
 
 async def _unreadable(_: Request, error: Exception) -> JSONResponse:
@@ -101,7 +100,3 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return answer(Refusal(422, f"{where}: {first['msg']}."))
-
-
-async def _failed(_: Request, error: Exception) -> JSONResponse:
-    return answer(Refusal(500, "the service failed on this request; its log says why."))

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -126,12 +126,12 @@ def router(service: Service) -> APIRouter:
             session.end()
             work = _Work(service, session, finish, audio, voice.origin)
             if not stream:
-                async with asyncio.timeout(service.limits.request_seconds):
+                async with _at_most(service.limits.request_seconds):
                     return await work.complete(request)
             pieces = work.pieces(format)
             stack.push_async_callback(pieces.aclose)
             # With the first piece made, what can fail has failed while a status can still be sent.
-            async with asyncio.timeout(service.limits.request_seconds):
+            async with _at_most(service.limits.request_seconds):
                 first = await anext(pieces)
             answer = _Streamed(first, pieces, work.headers(format), MEDIA[format])
             answer.limit, answer.held = service.limits.request_seconds, stack.pop_all()
@@ -211,7 +211,7 @@ class _Work:
                 async for frames in self._frames():
                     if await request.is_disconnected():
                         raise Refusal(408, "nobody waits for the answer any more.")
-                    await asyncio.to_thread(encode, frames)
+                    await _in_thread(encode, frames)
             data = await asyncio.to_thread(signed)
         return Response(data, headers=self.headers("mp4"), media_type=MEDIA["mp4"])
 
@@ -221,6 +221,32 @@ class _Work:
             "Content-Disposition": f'inline; filename="speech.{_SUFFIX.get(kind, kind)}"',
             "Server-Timing": f"first;dur={self._first * 1000:.0f}",
         }
+
+
+async def _in_thread(work: Callable[..., None], *arguments: Any) -> None:
+    """Run in a thread; a cancellation waits for its end, when what it works on may be closed."""
+    running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
+@asynccontextmanager
+async def _at_most(seconds: float) -> AsyncIterator[None]:
+    """Give up after so many seconds.
+
+    Raises:
+        Refusal: 503.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise Refusal(
+            503, f"the answer took more than {seconds:g} s; send shorter speech, or ask for less."
+        ) from None
 
 
 class _Streamed(StreamingResponse):

@@ -145,13 +145,14 @@ class Voices:
             ) from None
         if found == self.champion.reference:
             return self.champion
-        async with self._loading:
-            if found not in self._others:
-                self._others[found] = await self._load(found, name)
-                if len(self._others) > self._kept:
-                    self._others.popitem(last=False)
-            self._others.move_to_end(found)
-            return self._others[found]
+        if found not in self._others:  # who asks for one that is there does not wait for others
+            async with self._loading:
+                if found not in self._others:
+                    self._others[found] = await self._load(found, name)
+                    if len(self._others) > self._kept:
+                        self._others.popitem(last=False)
+        self._others.move_to_end(found)
+        return self._others[found]
 
     async def _load(self, ref: str, name: str) -> Voice:
         try:

@@ -3,6 +3,7 @@
 A visible label and a watermark on all frames, tags in the container, and C2PA content credentials.
 """
 
+from s2vgan.provenance.certificate import credential
 from s2vgan.provenance.credentials import Credentials, read_credentials, sign_bytes, sign_file
 from s2vgan.provenance.detector import Detection, detect
 from s2vgan.provenance.marker import Marker
@@ -17,6 +18,7 @@ __all__ = [
     "Origin",
     "Provenance",
     "detect",
+    "credential",
     "read_credentials",
     "sign_bytes",
     "sign_file",

@@ -100,9 +100,12 @@ def test_a_bug_is_a_problem_without_its_insides(
         raise RuntimeError("secret of the house")
 
     monkeypatch.setattr("serve.batching.advance", broken)
-    with TestClient(build(service_of(voice)), raise_server_exceptions=False) as client:
-        answer = client.post("/v1/speak", content=sound(0.5))
+    with TestClient(build(service_of(voice))) as client:
+        answer = client.post("/v1/speak", content=sound(0.5), headers={"X-Request-ID": "mine"})
+        page = client.get("/metrics").text
     assert answer.status_code == 500 and "secret" not in refusal(answer)
+    assert answer.headers["X-Request-ID"] == "mine"
+    assert 'path="/v1/speak",replica="local",status="500"} 1.0' in page
 
 
 def test_the_model_says_what_it_is(client: TestClient, run_folder: Path) -> None:

@@ -43,6 +43,20 @@ def test_a_taken_port_is_a_sentence_and_2(
     assert f"port {port}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("variable", ["S2VGAN_WATERMARK_KEY", "S2VGAN_C2PA_CERT"])
+def test_what_cannot_mark_does_not_start(
+    variable: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "short")
+    assert service.main([]) == 2
+    assert variable in capsys.readouterr().err
+
+
+def test_ray_lets_in_more_than_the_application_does(run_folder: Path) -> None:
+    settings = service.Settings(model=str(run_folder), speakers=100, waiting=50)
+    assert service.app(settings)._bound_deployment.max_ongoing_requests > 150
+
+
 def test_no_model_is_a_sentence_and_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -253,3 +253,12 @@ def test_metrics_count_what_happens(voice: Voice) -> None:
     assert values[f's2vgan_first_frame_seconds_count{{kind="file",{own}}}'] == "1.0"
     assert values[f"s2vgan_real_time_factor_count{{{own}}}"] == "1.0"
     assert values[f"s2vgan_queue{{{own}}}"] == values[f"s2vgan_speaking{{{own}}}"] == "0.0"
+
+
+@pytest.mark.parametrize("options", ["stream=0", "format=gif"])
+def test_an_answer_that_takes_too_long_is_a_503(voice: Voice, options: str) -> None:
+    service = service_of(voice, Limits(request_seconds=0.001))
+    with TestClient(build(service)) as client:
+        answer = client.post(f"/v1/speak?{options}", content=sound(2))
+    assert answer.status_code == 503 and "shorter speech" in refusal(answer)
+    assert not service.gate.inside

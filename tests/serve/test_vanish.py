@@ -2,8 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import MutableMapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import cycle
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
 
+from s2vgan.media import video_file
+from s2vgan.media.encode import Encoder
 from serve import batching
 from serve.api import build
 from serve.limits import Limits
@@ -178,3 +181,45 @@ def test_what_nobody_waits_for_is_not_made(
 
     asyncio.run(run())
     assert 0 < made < (150 if kind == "http" else 25)
+
+
+def test_a_complete_film_is_left_only_when_its_thread_has_ended(
+    voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container that is closed while a thread writes to it takes the process with it."""
+    service = service_of(voice)
+    api = build(service)
+    encoding, go_on = threading.Event(), threading.Event()
+    order: list[str] = []
+    real = Encoder.add
+
+    def add(encoder: Encoder, pixels: np.ndarray) -> None:
+        encoding.set()
+        go_on.wait(60)
+        real(encoder, pixels)
+        order.append("added")
+
+    @contextmanager
+    def film(*args: Any, **options: Any) -> Iterator[Encoder]:
+        with video_file(*args, **options) as encoder:
+            try:
+                yield encoder
+            finally:
+                order.append("left")
+
+    monkeypatch.setattr(Encoder, "add", add)
+    monkeypatch.setattr("serve.speak.video_file", film)
+
+    async def run() -> None:
+        client = Client("http", FILE, 1000, "word")
+        asking = asyncio.create_task(client.ask(api, "size=32&stream=0"))
+        await asyncio.to_thread(encoding.wait, 60)
+        asking.cancel()
+        await asyncio.sleep(0.1)
+        assert not order
+        go_on.set()
+        await asking
+        assert order[-1] == "left" and "added" in order
+        await empty(service)
+
+    asyncio.run(run())

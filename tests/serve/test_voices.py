@@ -178,6 +178,16 @@ NO_NAMES = [
 ]
 
 
+def test_a_loaded_model_does_not_wait_for_one_that_loads(house: House) -> None:
+    async def run() -> None:
+        house.register(house.another("shadow"), alias="shadow")
+        voice = await house.voices.get("s2vgan@shadow")
+        async with house.voices._loading:
+            assert await house.voices.get("s2vgan@shadow") is voice
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
 def test_a_name_is_no_path(client: TestClient) -> None:
     for name in NO_NAMES:
         for answer in (
