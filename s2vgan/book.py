@@ -67,7 +67,8 @@ class RunBook:
         resumed = state.step > 0
         self._log = RunLog(folder, state.step if resumed else -1)
         self._losses: dict[str, float] = {}
-        self._interval: list[dict[str, float]] = []  # losses since the last evaluation
+        self._recent: list[dict[str, float]] = []  # lines of losses
+        self._fresh = 0  # of these, since the last evaluation
         self._logged_step, self._logged_seconds, self._waited = state.step, state.seconds, 0.0
         with writing(folder / "config.json"):
             write_text(folder / "config.json", json.dumps(state.config.to_dict(), indent=2) + "\n")
@@ -105,7 +106,8 @@ class RunBook:
                 "data_wait": (waited - self._waited) / passed,
             }
             self._losses, self._waited = values, waited
-            self._interval.append(values)
+            self._recent.append(values)
+            self._fresh += 1
         self._logged_step, self._logged_seconds = state.step, seconds
         self._log.write(state.step, seconds, values)
 
@@ -119,11 +121,13 @@ class RunBook:
         readings: dict[str, float] = {}
         if self._checked.size:
             readings, samples = validate(state, self._dataset, self._checked)
-            warnings = detectors.find(state.config, state.step, self._interval, readings)
+            # Short intervals are judged by lines before them as well.
+            judged = self._recent[-max(self._fresh, detectors.FEWEST) :]
+            warnings = detectors.find(state.config, state.step, judged, readings)
             self._log.write(state.step, state.seconds, readings, warnings)
             tags = read_run(self._folder)["tags"] | {detectors.TAG: " ".join(warnings) or "none"}
             update_run(self._folder, tags=tags)
-            self._interval = []
+            self._recent, self._fresh = self._recent[-detectors.FEWEST :], 0
             self._write_samples(samples)
         self._save_model(artifact.FOLDER, readings)
         score = readings.get("val/score", float("nan"))

@@ -147,7 +147,6 @@ class TrainConfig:
         pretrain_steps: of the audio encoder alone, before step 0.
         ema: decay of the generator's exponential moving average; 0 for none.
         clip: largest norm of a gradient; 0 for no limit.
-        pose_noise: standard deviation of the noise on the pose code, in its own deviations.
         gain: largest change of a sequence's loudness in dB, up or down, so that the level of a
             recording counts less; 0 for none.
         held_out: share of each video's time, at its end, that training never sees.
@@ -170,7 +169,6 @@ class TrainConfig:
     pretrain_steps: int = 300
     ema: float = 0.995
     clip: float = 10.0
-    pose_noise: float = 0.1
     gain: float = 0.0
     held_out: float = 0.15
     evaluate_every: int = 250
@@ -181,7 +179,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("batch", "sequence", "steps", "evaluate_every"):
             _at_least(f"train.{name}", getattr(self, name), 1)
-        for name in ("lr_g", "lr_d", "stride", "minutes", "pretrain_steps", "clip", "pose_noise"):
+        for name in ("lr_g", "lr_d", "stride", "minutes", "pretrain_steps", "clip"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         _between("train.gain", self.gain, 0, 40)
         _at_least("train.seed", self.seed, 0)

@@ -13,7 +13,8 @@ from s2vgan.losses import chance
 
 TAG: Final = "warnings"  # of the MLflow run
 SETTLED: Final = 500  # steps; healthy runs on one video follow the speech after 100 to 300
-FEWEST: Final = 10  # lines of losses in an interval that is judged: 100 steps
+FEWEST: Final = 10  # lines of losses that D is judged by: 100 steps
+SKIPPED: Final = 0.5  # share of lines in whose steps an update was skipped
 
 WON: Final = 0.98  # mean share of groups that D tells right
 EVEN: Final = 0.15  # distance of d_real + d_fake from 1, as of a D that guesses
@@ -41,14 +42,28 @@ def find(
     Args:
         config: of the run.
         step: of the evaluation.
-        losses: lines of losses since the last evaluation, with ``loss_d``, ``loss/gan``,
-            ``d_real`` and ``d_fake``.
+        losses: the last lines of losses, with ``loss_d``, ``loss/gan``, ``d_real``, ``d_fake`` and
+            ``skipped``.
         readings: ``val/`` readings of the evaluation.
     """
+    found = _skipped(config, losses)
     if step < SETTLED:
-        return []
-    found = _discriminator(config, losses) if config.loss.gan and len(losses) >= FEWEST else []
+        return found
+    if config.loss.gan and len(losses) >= FEWEST:
+        found += _discriminator(config, losses)
     return found + _pictures(config, readings)
+
+
+def _skipped(config: Config, losses: Sequence[Mapping[str, float]]) -> list[str]:
+    counts = [line["skipped"] for line in losses]
+    grown = sum(after > before for before, after in zip(counts, counts[1:], strict=False))
+    if grown <= SKIPPED * max(1, len(counts) - 1):
+        return []
+    return [
+        f"Updates are skipped: {counts[-1] - counts[0]:.0f} gradients of late were not finite; "
+        f"lower --train.lr_g and --train.lr_d (now {config.train.lr_g:g} and "
+        f"{config.train.lr_d:g}), or set --train.amp off."
+    ]
 
 
 def _discriminator(config: Config, losses: Sequence[Mapping[str, float]]) -> list[str]:

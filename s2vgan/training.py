@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from s2vgan.batches import Batch
 from s2vgan.config import Config
 from s2vgan.dataset import GroupDataset
+from s2vgan.errors import DatasetError
 from s2vgan.losses import (
     BOUNDARY,
     adversarial_loss,
@@ -179,6 +180,9 @@ def pretrain_audio(
 
     Yields:
         ``pretrain_audio``, the mean squared error of the mouth code (1 is its variance), a step.
+
+    Raises:
+        DatasetError: if it is not finite: there is no training yet that could go on without a step.
     """
     config, face = state.config, state.face
     if not config.train.pretrain_steps:
@@ -193,6 +197,11 @@ def pretrain_audio(
         batch = Batch.gather(dataset, chosen[:, None], config, state.device)
         mouth = face.mouth(face.encode(batch.audio))
         loss = mouth_error(face, mouth, batch.frames, batch.reference)
+        if not torch.isfinite(loss):
+            raise DatasetError(
+                "the audio encoder's first lessons give no finite error; `s2vgan data DATA` shows "
+                "what the dataset holds, and --train.pretrain_steps 0 leaves them out."
+            )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -227,7 +236,6 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
     z = torch.randn(*audio.shape[:2], config.model.z_dim, device=device)
     pose = face.codes.pose(frames.flatten(0, 1), batch.reference)
     pose = pose.view(len(frames), groups, frames_per_group, config.model.pose_dim)
-    pose = pose + config.train.pose_noise * torch.randn_like(pose)
     if config.train.gain:
         level = config.train.gain * (2 * torch.rand(len(audio), 1, 1, device=device) - 1)  # dB
         audio = audio * 10 ** (level / 20)
@@ -237,7 +245,8 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
 
     state.g.train()
     state.d.train()
-    statistics = [buffer.clone() for buffer in face.buffers()]
+    statistics = [*face.buffers(), *judge.buffers()]
+    before = [buffer.clone() for buffer in statistics]
     with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
         fake, code, mouth = state.g(audio, z, pose, None, batch.reference)
         real_groups, fake_groups = as_groups(frames), as_groups(fake)
@@ -251,7 +260,7 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
             loss_d = loss_d + config.loss.wrong * rejection_loss(form, wrong)
     state.opt_d.zero_grad()
     loss_d.backward()
-    norm_d, _ = _update(state, state.d, state.opt_d)
+    norm_d, finite_d = _update(state, state.d, state.opt_d)
 
     judge.requires_grad_(False)
     terms = {}
@@ -272,14 +281,14 @@ def train_step(state: TrainState, batch: Batch) -> dict[str, Tensor]:
     loss_g = weighted_sum(config.loss, terms)
     state.opt_g.zero_grad()
     loss_g.backward()
-    norm_g, finite = _update(state, state.g, state.opt_g)
-    for buffer, before in zip(face.buffers(), statistics, strict=True):
+    norm_g, finite_g = _update(state, state.g, state.opt_g)
+    for buffer, old in zip(statistics, before, strict=True):
         # BatchNorm that has seen what was not finite forgets it.
-        buffer.copy_(torch.where(finite, buffer, before))
+        buffer.copy_(torch.where(finite_g & finite_d, buffer, old))
     if config.train.ema:
         # A fixed decay would remember the untrained start for thousands of steps.
         decay = min(config.train.ema, (1 + state.step) / (10 + state.step))
-        _average(state.ema, face, finite * (1 - decay))
+        _average(state.ema, face, finite_g * (1 - decay))
     state.step += 1
     seen = {
         "loss_d": loss_d,

@@ -17,10 +17,21 @@ HEALTHY = {
 
 
 def losses(
-    real: float = 0.6, fake: float = 0.5, loss_d: float = 1.95, gan: float = 0.1, climb: float = 0
+    real: float = 0.6,
+    fake: float = 0.5,
+    loss_d: float = 1.95,
+    gan: float = 0.1,
+    climb: float = 0,
+    skips: float = 0,
 ) -> list[dict[str, float]]:
     return [
-        {"d_real": real, "d_fake": fake, "loss_d": loss_d, "loss/gan": gan + climb * line}
+        {
+            "d_real": real,
+            "d_fake": fake,
+            "loss_d": loss_d,
+            "loss/gan": gan + climb * line,
+            "skipped": skips * line // 1,
+        }
         for line in range(25)
     ]
 
@@ -36,6 +47,11 @@ def find(readings: dict[str, float] | None = None, step: int = 500, **of: float)
 def test_a_healthy_run_is_left_alone() -> None:
     assert find() == []
     assert find(real=0.85, fake=0.21, loss_d=1.95) == find(real=1, fake=0.9, climb=0.1) == []
+
+
+def test_updates_that_are_skipped_again_and_again_are_told_at_once() -> None:
+    assert find(step=100, skips=20) == ["Updates are skipped"]
+    assert find(skips=0.2) == []  # now and then
 
 
 def test_d_has_won_when_it_is_always_right_and_g_falls_behind() -> None:

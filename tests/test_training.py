@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from s2vgan import detectors
 from s2vgan.batches import Batch, Sampler
 from s2vgan.checkpoints import load_checkpoint, save_checkpoint
 from s2vgan.config import Config, LossConfig, ModelConfig, TrainConfig
 from s2vgan.dataset import GroupDataset
 from s2vgan.errors import DatasetError, RunError
+from s2vgan.models import TalkingFace
 from s2vgan.people import with_references
 from s2vgan.training import TrainState, fit_face, pretrain_audio, train_step, wants_bf16
-from s2vgan.validation import changes, validate, validation_rows
+from s2vgan.validation import _other_moments, changes, validate, validation_rows
 
 CONFIG = Config(
     model=ModelConfig(width=8),
@@ -258,11 +260,15 @@ def test_resuming_something_else_is_refused(dataset: GroupDataset, tmp_path: Pat
     load_checkpoint(TrainState.create(longer, dataset.spec), tmp_path, dataset.info.sha256)
 
 
-def test_a_step_without_a_finite_gradient_changes_nothing(dataset: GroupDataset) -> None:
-    state, sampler = start(dataset)
-    batch = Batch.gather(dataset, sampler.rows(0, 0, 1), CONFIG, state.device)
+@pytest.mark.parametrize("config", [CONFIG, PAPER], ids=["base", "paper"])
+def test_a_step_without_a_finite_gradient_changes_nothing(
+    dataset: GroupDataset, config: Config
+) -> None:
+    state, sampler = start(dataset, config)
+    batch = Batch.gather(dataset, sampler.rows(0, 0, 1), config, state.device)
     train_step(state, batch)
     kept = {
+        "d": {name: value.clone() for name, value in state.d.state_dict().items()},
         "g": {name: value.clone() for name, value in state.g.state_dict().items()},
         "ema": {name: value.clone() for name, value in state.ema.state_dict().items()},
     }
@@ -316,6 +322,61 @@ def test_a_compiled_run_is_the_same_run(
     assert steps(resumed, sampler, dataset, 2) == found_later
     np.testing.assert_allclose(found + found_later, wanted, rtol=1e-3)
     torch._dynamo.reset()
+
+
+def test_gradients_are_clipped(dataset: GroupDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the optimisers see is no longer than the limit, and points the same way."""
+    config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, clip=1e-3))
+    state, sampler = start(dataset, config)
+    batch = Batch.gather(dataset, sampler.rows(0, 0, 1), config, state.device)
+    seen: list[float] = []
+    real = torch.optim.Adam.step
+
+    def step(optimiser: torch.optim.Adam) -> None:
+        [group] = optimiser.param_groups
+        found = [one.grad for one in group["params"] if one.grad is not None]
+        seen.append(torch.nn.utils.get_total_norm(found).item())
+        real(optimiser)
+
+    for optimiser in (state.opt_d, state.opt_g):
+        monkeypatch.setattr(optimiser, "step", functools.partial(step, optimiser))
+    told = train_step(state, batch)
+    assert min(told["norm_d"], told["norm_g"]) > 1e-2  # before
+    np.testing.assert_allclose(seen, 1e-3, rtol=0.05)
+
+
+def test_lessons_without_a_finite_error_are_refused(dataset: GroupDataset) -> None:
+    state, _ = start(dataset)
+    assert isinstance(state.face, TalkingFace)
+    next(iter(state.face.mouth_head.parameters())).data.fill_(float("nan"))
+    with pytest.raises(DatasetError, match="pretrain_steps 0"):
+        next(pretrain_audio(state, dataset, dataset.split()[0]))
+
+
+def test_the_probe_hears_other_moments() -> None:
+    """Each stretch gets another one's windows, in their order but for where they begin."""
+    audio = torch.arange(4 * 9).view(4, 9, 1) // 9 * 100 + torch.arange(9)[:, None]
+    other = _other_moments(audio)
+    assert other.shape == audio.shape
+    for mine, given in zip(audio[..., 0], other[..., 0], strict=True):
+        assert given.min() // 100 != mine.min() // 100
+        assert sorted(given % 100) == list(range(9))
+    alone = _other_moments(audio[:1])
+    assert torch.equal(alone, audio[:1].roll(-4, 1))
+
+
+def test_a_face_that_is_deaf_is_told(dataset: GroupDataset) -> None:
+    """Through the whole probe: other speech changes nothing, and the detector says so."""
+    state, _ = start(dataset)
+    state.ema.eval()
+    for name, weight in state.ema.named_parameters():
+        if "audio_encoder" in name:
+            weight.data.zero_()
+    readings, _ = validate(state, dataset, validation_rows(dataset, dataset.split()[1]))
+    assert readings["val/audio_effect"] < 1e-6
+    alive = {"val/mouth_amplitude": 1.0, "val/variation": 1.0, "val/sharpness": 1.0}
+    [warning] = detectors.find(CONFIG, 500, [], readings | alive)
+    assert warning.startswith("G ignores the speech")
 
 
 def test_the_average_follows_the_weights(dataset: GroupDataset) -> None:
