@@ -51,12 +51,12 @@ def router(service: Service) -> APIRouter:
 
 
 async def _serve(service: Service, websocket: WebSocket) -> None:
-    limits = service.limits
+    async with service.gate.greeting():
+        hello = await _hello(websocket)
+    token = hello.token if hello.token is not None else bearer(websocket.headers)
+    if not service.access.allows(token):
+        raise Refusal(401, 'this service asks for its token: {"token": "TOKEN"} first.')
     async with service.gate.enter():
-        hello = await _hello(websocket, limits.idle)
-        token = hello.token if hello.token is not None else bearer(websocket.headers)
-        if not service.access.allows(token):
-            raise Refusal(401, 'this service asks for its token: {"token": "TOKEN"} first.')
         voice = await service.voices.get(hello.model)
         spec = voice.synthesizer.spec
         finish = Finish(service, spec, hello.size, hello.label)
@@ -74,7 +74,7 @@ async def _serve(service: Service, websocket: WebSocket) -> None:
                         "frames_per_group": spec.frames_per_group,
                         "size": finish.size,
                         "delay": ahead,
-                        "window": limits.window,
+                        "window": service.limits.window,
                     }
                 )
                 await _both(line.listen(), line.tell())
@@ -198,8 +198,8 @@ class _Line:
         return live_message(self.told, seconds, self._finish(group))
 
 
-async def _hello(websocket: WebSocket, seconds: float) -> Hello:
-    message = await in_time(receive(websocket), seconds, "first message")
+async def _hello(websocket: WebSocket) -> Hello:
+    message = await receive(websocket)
     if not isinstance(message, str):
         raise Refusal(422, 'the first message is JSON, for example {"seed": 0}; then comes sound.')
     return parse(Hello, message)

@@ -7,7 +7,7 @@ import struct
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import av
@@ -39,7 +39,7 @@ SPEECH = (tone(1.27) * 32767).astype("<i2")
 @pytest.fixture(scope="module")
 def quick(voice: Voice) -> Iterator[TestClient]:
     """A service that does not wait long."""
-    limits = Limits(idle=0.3, seconds=3, speakers=2, waiting=0)
+    limits = Limits(hello_seconds=0.3, idle=0.3, seconds=3, speakers=2, waiting=0)
     with TestClient(build(service_of(voice, limits))) as client:
         yield client
 
@@ -405,12 +405,19 @@ def test_clients_that_vanish_or_do_not_read_leave_nothing_behind(voice: Voice) -
         reader.close()
 
 
-def test_no_more_lines_than_allowed(quick: TestClient) -> None:
-    with quick.websocket_connect("/v1/stream"), quick.websocket_connect("/v1/stream"):
-        assert "too many" in refused(quick, "{}", code=1013)
-        answer = quick.post("/v1/speak", content=sound(0.5))
+def test_no_more_lines_than_allowed(voice: Voice) -> None:
+    with (
+        TestClient(build(service_of(voice, Limits(speakers=1, waiting=0)))) as client,
+        client.websocket_connect("/v1/stream") as line,
+    ):
+        line.send_json({})
+        assert line.receive_json()["ready"]
+        assert "too many" in refused(client, "{}", code=1013)
+        answer = client.post("/v1/speak", content=sound(0.5))
         assert answer.status_code == 429 and answer.headers["retry-after"] == "5"
         assert "too many" in refusal(answer)
+        line.send_json({"end": True})
+        assert line.receive_json() == {"end": True, "groups": 0}
 
 
 def test_the_token_is_in_the_first_message(voice: Voice) -> None:
@@ -419,6 +426,35 @@ def test_the_token_is_in_the_first_message(voice: Voice) -> None:
         for hello in ("{}", '{"token": "another"}'):
             assert "token" in refused(client, hello, code=1008)
         assert talk(client, SPEECH.tobytes(), [], token="a token of the house")
+
+
+def test_strangers_who_say_nothing_lock_nobody_out(voice: Voice) -> None:
+    """They are as many as there are places, and for those who come they leave one by one."""
+    token = "a token of the house"
+    limits = Limits(speakers=1, waiting=1, hello_seconds=60)
+    service = service_of(voice, limits, access=Access(token))
+    with TestClient(build(service)) as client, ExitStack() as stack:
+        first, second = (
+            stack.enter_context(client.websocket_connect("/v1/stream")) for _ in range(2)
+        )
+        assert talk(client, SPEECH.tobytes(), [], token=token)
+        assert "others came" in closed(first, 1008)
+        second.send_json({"token": token})
+        assert second.receive_json()["ready"], "it was not the one silent longest"
+        second.send_json({"end": True})
+        assert second.receive_json() == {"end": True, "groups": 0}
+        assert "token" in refused(client, "{}", code=1008), "a stranger has no place"
+
+
+def test_a_draining_service_greets_nobody(voice: Voice) -> None:
+    service = service_of(voice)
+    with TestClient(build(service)) as client:
+        assert client.portal is not None
+        with client.websocket_connect("/v1/stream") as early:
+            client.portal.call(service.gate.drain)
+            assert "about to end" in refused(client, code=1013)
+            early.send_json({})
+            assert "about to end" in closed(early, 1013)
 
 
 def test_pages_of_other_hosts_hear_nothing(voice: Voice) -> None:
