@@ -20,7 +20,8 @@ class Limits:
         seconds: of speech of one request, and of one live stream.
         body_seconds: for a body to arrive.
         hello_seconds: for the first message of a live client.
-        idle: until a client that is expected to send or to read, and does not, is left.
+        idle: until a client that is expected to send or to read, and does not, is left; a live
+            one also when its speech is so far behind real time.
         window: groups that a live client is sent beyond those that it says it has.
         behind: seconds of a live stream's speech that may wait for their groups.
         request_seconds: for an answer, from the moment at which the body is there.

@@ -210,7 +210,7 @@ def refused(client: TestClient, *messages: str | bytes, code: int) -> str:
         (["{}", '{"shown": 0, "all": true}'], 1008, "all"),
         (["{}", b"0" * (MAX_MESSAGE + 1)], 1009, "smaller"),
         (["{}", b"0" * (2 * RATE * 2), b"0" * (2 * RATE * 2)], 1009, "holds 3 s"),
-        (["{}"], 1008, "no speech came"),
+        (["{}"], 1008, "behind real time"),
         ([], 1008, "no first message came"),
     ],
 )
@@ -277,19 +277,35 @@ def test_who_speaks_on_and_acknowledges_nothing_is_left(voice: Voice) -> None:
         line.send("{}")
         line.recv()
         line.send(SPEECH.tobytes())
-        *groups, said = answers(line, bytes(2))
+        *groups, said = answers(line, bytes(RATE // 2))
         assert len(groups) == 3 and "3 groups were sent" in str(said)
 
 
-def test_to_acknowledge_is_not_to_speak(voice: Voice) -> None:
+@pytest.mark.parametrize("word", ['{"shown": 0}', b"", bytes(2)])
+def test_who_speaks_less_than_time_passes_is_left(word: str | bytes, voice: Voice) -> None:
     with (
         served(build(service_of(voice, Limits(idle=1)))) as where,
         connect(f"ws://{where}/v1/stream") as line,
     ):
         line.send("{}")
         line.recv()
-        [said] = answers(line, '{"shown": 0}')
-        assert "no speech came" in str(said)
+        [said] = answers(line, word)
+        assert "behind real time" in str(said)
+
+
+def test_who_speaks_in_real_time_may_go_on(voice: Voice) -> None:
+    """For longer than a client may be silent."""
+    with (
+        served(build(service_of(voice, Limits(idle=1)))) as where,
+        connect(f"ws://{where}/v1/stream") as line,
+    ):
+        line.send("{}")
+        line.recv()
+        for _ in range(15):
+            line.send(bytes(2 * RATE // 5))
+            time.sleep(0.2)
+        line.send('{"end": true}')
+        assert len(list(line)) == 30 + 1
 
 
 @pytest.mark.parametrize("late", [{"text": '{"end": true}'}, {"bytes": b"0000"}])
