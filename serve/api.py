@@ -32,7 +32,8 @@ bytes of each JPEG, and the JPEGs.
 
 A client says now and then how many groups have come, `{"shown": 20}`. It is sent at most `window`
 more than these (the ready message names it: 200, which are 20 s), and is left if it says nothing
-for 20 s after that. Speech may be 60 s ahead of its groups."""
+for 20 s after that. Speech comes in real time, silence as zeros: a client whose speech is 20 s
+behind the time since the ready message is left. It may be 60 s ahead of its groups."""
 _METRICS = "text/plain; version=0.0.4; charset=utf-8"
 _OPEN: dict[str, Any] = {"security": []}  # asks for no token, whoever may ask for the rest
 _TOKEN = described(401, "this service asks for its token: Authorization: Bearer TOKEN.")

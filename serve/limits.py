@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -19,7 +19,9 @@ class Limits:
         body: bytes of a sound file, at most.
         seconds: of speech of one request, and of one live stream.
         body_seconds: for a body to arrive.
-        idle: until a client that is expected to send or to read, and does not, is left.
+        hello_seconds: for the first message of a live client.
+        idle: until a client that is expected to send or to read, and does not, is left; a live
+            one also when its speech is so far behind real time.
         window: groups that a live client is sent beyond those that it says it has.
         behind: seconds of a live stream's speech that may wait for their groups.
         request_seconds: for an answer, from the moment at which the body is there.
@@ -31,6 +33,7 @@ class Limits:
     body: int = 64 << 20
     seconds: float = 600.0  # a small file can hold hours
     body_seconds: float = 60.0
+    hello_seconds: float = 5.0
     idle: float = 20.0
     window: int = 200
     behind: float = 60.0  # one message holds up to 33 s
@@ -54,6 +57,7 @@ class Gate:
         self._empty = asyncio.Event()
         self._empty.set()
         self._draining = False
+        self._silent: list[asyncio.Timeout] = []  # of newcomers, the first to come first
         self.inside = self.speaking = 0
 
     @property
@@ -62,15 +66,44 @@ class Gate:
         return self._draining
 
     @asynccontextmanager
+    async def greeting(self) -> AsyncIterator[None]:
+        """The time that a newcomer has to say who it is, without a place in the service.
+
+        As many as there are places may be silent. One more sends away the one that has been silent
+        longest: strangers who say nothing keep nobody out who speaks at once.
+
+        Raises:
+            Refusal: 503 while draining, 408 if nothing is said in time.
+        """
+        self._require_open()
+        if len(self._silent) >= self._places:
+            longest = self._silent.pop(0)
+            if not longest.expired():
+                longest.reschedule(0)
+        try:
+            async with asyncio.timeout(self._limits.hello_seconds) as silence:
+                self._silent.append(silence)
+                try:
+                    yield
+                finally:
+                    with suppress(ValueError):  # it was sent away
+                        self._silent.remove(silence)
+        except TimeoutError:
+            raise Refusal(
+                408,
+                f"no first message came for {self._limits.hello_seconds:g} s, or others came "
+                "meanwhile; connect anew and say it at once.",
+            ) from None
+
+    @asynccontextmanager
     async def enter(self) -> AsyncIterator[None]:
         """A place in the service, for as long as a request lasts.
 
         Raises:
             Refusal: 503 while draining, 429 if it is full.
         """
-        if self._draining:
-            raise Refusal(503, "this service is about to end; try again in a moment.", 5)
-        if self.inside >= self._limits.speakers + self._limits.waiting:
+        self._require_open()
+        if self.inside >= self._places:
             raise Refusal(429, "too many speak already; try again in a few seconds.", 5)
         self.inside += 1
         self._empty.clear()
@@ -104,6 +137,14 @@ class Gate:
         """Let nobody in any more, and wait until all have left."""
         self._draining = True
         await self._empty.wait()
+
+    @property
+    def _places(self) -> int:
+        return self._limits.speakers + self._limits.waiting
+
+    def _require_open(self) -> None:
+        if self._draining:
+            raise Refusal(503, "this service is about to end; try again in a moment.", 5)
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:

@@ -17,7 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from serve.access import bearer
 from serve.batching import Session
-from serve.messages import Hello, Word, in_time, parse, receive
+from serve.messages import Hello, Word, parse, receive
 from serve.pictures import Finish, live_message
 from serve.problems import Refusal, problem
 from serve.service import Service
@@ -51,12 +51,12 @@ def router(service: Service) -> APIRouter:
 
 
 async def _serve(service: Service, websocket: WebSocket) -> None:
-    limits = service.limits
+    async with service.gate.greeting():
+        hello = await _hello(websocket)
+    token = hello.token if hello.token is not None else bearer(websocket.headers)
+    if not service.access.allows(token):
+        raise Refusal(401, 'this service asks for its token: {"token": "TOKEN"} first.')
     async with service.gate.enter():
-        hello = await _hello(websocket, limits.idle)
-        token = hello.token if hello.token is not None else bearer(websocket.headers)
-        if not service.access.allows(token):
-            raise Refusal(401, 'this service asks for its token: {"token": "TOKEN"} first.')
         voice = await service.voices.get(hello.model)
         spec = voice.synthesizer.spec
         finish = Finish(service, spec, hello.size, hello.label)
@@ -74,7 +74,7 @@ async def _serve(service: Service, websocket: WebSocket) -> None:
                         "frames_per_group": spec.frames_per_group,
                         "size": finish.size,
                         "delay": ahead,
-                        "window": limits.window,
+                        "window": service.limits.window,
                     }
                 )
                 await _both(line.listen(), line.tell())
@@ -111,14 +111,28 @@ class _Line:
         """Take speech to its end, and what the client says of its groups to the last of them.
 
         Raises:
-            Refusal: of what it says, or 408 if no speech comes in time.
+            Refusal: of what it says, or 408 if its speech falls far behind real time.
             WebSocketDisconnect: if it has left.
         """
-        while (speech := await in_time(self._speech(), self._limits.idle, "speech")) is not None:
+        began = asyncio.get_running_loop().time()
+        while (speech := await self._speech_since(began)) is not None:
             self._hear(speech)
         self._session.end()
         await self._speech()
         raise Refusal(422, 'nothing but {"shown": N} may follow {"end": true}.')
+
+    async def _speech_since(self, began: float) -> bytes | None:
+        """The same as :meth:`_speech`, as long as the speech is not far behind the time."""
+        heard, idle = self._samples / self._session.spec.sample_rate, self._limits.idle
+        try:
+            async with asyncio.timeout_at(began + heard + idle):
+                return await self._speech()
+        except TimeoutError:
+            raise Refusal(
+                408,
+                f"the speech is {idle:g} s behind real time; send it as it is spoken, silence as "
+                'zeros, and {"end": true} after it.',
+            ) from None
 
     async def _speech(self) -> bytes | None:
         """The next piece of speech, None at its end; groups shown are counted meanwhile."""
@@ -198,8 +212,8 @@ class _Line:
         return live_message(self.told, seconds, self._finish(group))
 
 
-async def _hello(websocket: WebSocket, seconds: float) -> Hello:
-    message = await in_time(receive(websocket), seconds, "first message")
+async def _hello(websocket: WebSocket) -> Hello:
+    message = await receive(websocket)
     if not isinstance(message, str):
         raise Refusal(422, 'the first message is JSON, for example {"seed": 0}; then comes sound.')
     return parse(Hello, message)

@@ -1,7 +1,5 @@
 """What a client says on a live line, beside its speech."""
 
-import asyncio
-from collections.abc import Awaitable
 from typing import TypeVar
 
 from fastapi import WebSocket
@@ -14,7 +12,6 @@ from serve.voices import ModelName
 MAX_MESSAGE = 1 << 20  # bytes
 
 _Said = TypeVar("_Said", bound=BaseModel)
-_Coming = TypeVar("_Coming")
 
 
 class Hello(BaseModel):
@@ -80,16 +77,3 @@ async def receive(websocket: WebSocket) -> str | bytes:
     if len(content) > MAX_MESSAGE:
         raise Refusal(413, f"a message is larger than {MAX_MESSAGE >> 20} MiB; send smaller ones.")
     return content
-
-
-async def in_time(coming: Awaitable[_Coming], seconds: float, what: str) -> _Coming:
-    """What is coming.
-
-    Raises:
-        Refusal: 408 if it does not come in time.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            return await coming
-    except TimeoutError:
-        raise Refusal(408, f"no {what} came for {seconds:g} s; connect anew to go on.") from None

@@ -7,7 +7,7 @@ import struct
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import av
@@ -39,7 +39,7 @@ SPEECH = (tone(1.27) * 32767).astype("<i2")
 @pytest.fixture(scope="module")
 def quick(voice: Voice) -> Iterator[TestClient]:
     """A service that does not wait long."""
-    limits = Limits(idle=0.3, seconds=3, speakers=2, waiting=0)
+    limits = Limits(hello_seconds=0.3, idle=0.3, seconds=3, speakers=2, waiting=0)
     with TestClient(build(service_of(voice, limits))) as client:
         yield client
 
@@ -210,7 +210,7 @@ def refused(client: TestClient, *messages: str | bytes, code: int) -> str:
         (["{}", '{"shown": 0, "all": true}'], 1008, "all"),
         (["{}", b"0" * (MAX_MESSAGE + 1)], 1009, "smaller"),
         (["{}", b"0" * (2 * RATE * 2), b"0" * (2 * RATE * 2)], 1009, "holds 3 s"),
-        (["{}"], 1008, "no speech came"),
+        (["{}"], 1008, "behind real time"),
         ([], 1008, "no first message came"),
     ],
 )
@@ -277,19 +277,35 @@ def test_who_speaks_on_and_acknowledges_nothing_is_left(voice: Voice) -> None:
         line.send("{}")
         line.recv()
         line.send(SPEECH.tobytes())
-        *groups, said = answers(line, bytes(2))
+        *groups, said = answers(line, bytes(RATE // 2))
         assert len(groups) == 3 and "3 groups were sent" in str(said)
 
 
-def test_to_acknowledge_is_not_to_speak(voice: Voice) -> None:
+@pytest.mark.parametrize("word", ['{"shown": 0}', b"", bytes(2)])
+def test_who_speaks_less_than_time_passes_is_left(word: str | bytes, voice: Voice) -> None:
     with (
         served(build(service_of(voice, Limits(idle=1)))) as where,
         connect(f"ws://{where}/v1/stream") as line,
     ):
         line.send("{}")
         line.recv()
-        [said] = answers(line, '{"shown": 0}')
-        assert "no speech came" in str(said)
+        [said] = answers(line, word)
+        assert "behind real time" in str(said)
+
+
+def test_who_speaks_in_real_time_may_go_on(voice: Voice) -> None:
+    """For longer than a client may be silent."""
+    with (
+        served(build(service_of(voice, Limits(idle=1)))) as where,
+        connect(f"ws://{where}/v1/stream") as line,
+    ):
+        line.send("{}")
+        line.recv()
+        for _ in range(15):
+            line.send(bytes(2 * RATE // 5))
+            time.sleep(0.2)
+        line.send('{"end": true}')
+        assert len(list(line)) == 30 + 1
 
 
 @pytest.mark.parametrize("late", [{"text": '{"end": true}'}, {"bytes": b"0000"}])
@@ -405,12 +421,19 @@ def test_clients_that_vanish_or_do_not_read_leave_nothing_behind(voice: Voice) -
         reader.close()
 
 
-def test_no_more_lines_than_allowed(quick: TestClient) -> None:
-    with quick.websocket_connect("/v1/stream"), quick.websocket_connect("/v1/stream"):
-        assert "too many" in refused(quick, "{}", code=1013)
-        answer = quick.post("/v1/speak", content=sound(0.5))
+def test_no_more_lines_than_allowed(voice: Voice) -> None:
+    with (
+        TestClient(build(service_of(voice, Limits(speakers=1, waiting=0)))) as client,
+        client.websocket_connect("/v1/stream") as line,
+    ):
+        line.send_json({})
+        assert line.receive_json()["ready"]
+        assert "too many" in refused(client, "{}", code=1013)
+        answer = client.post("/v1/speak", content=sound(0.5))
         assert answer.status_code == 429 and answer.headers["retry-after"] == "5"
         assert "too many" in refusal(answer)
+        line.send_json({"end": True})
+        assert line.receive_json() == {"end": True, "groups": 0}
 
 
 def test_the_token_is_in_the_first_message(voice: Voice) -> None:
@@ -419,6 +442,35 @@ def test_the_token_is_in_the_first_message(voice: Voice) -> None:
         for hello in ("{}", '{"token": "another"}'):
             assert "token" in refused(client, hello, code=1008)
         assert talk(client, SPEECH.tobytes(), [], token="a token of the house")
+
+
+def test_strangers_who_say_nothing_lock_nobody_out(voice: Voice) -> None:
+    """They are as many as there are places, and for those who come they leave one by one."""
+    token = "a token of the house"
+    limits = Limits(speakers=1, waiting=1, hello_seconds=60)
+    service = service_of(voice, limits, access=Access(token))
+    with TestClient(build(service)) as client, ExitStack() as stack:
+        first, second = (
+            stack.enter_context(client.websocket_connect("/v1/stream")) for _ in range(2)
+        )
+        assert talk(client, SPEECH.tobytes(), [], token=token)
+        assert "others came" in closed(first, 1008)
+        second.send_json({"token": token})
+        assert second.receive_json()["ready"], "it was not the one silent longest"
+        second.send_json({"end": True})
+        assert second.receive_json() == {"end": True, "groups": 0}
+        assert "token" in refused(client, "{}", code=1008), "a stranger has no place"
+
+
+def test_a_draining_service_greets_nobody(voice: Voice) -> None:
+    service = service_of(voice)
+    with TestClient(build(service)) as client:
+        assert client.portal is not None
+        with client.websocket_connect("/v1/stream") as early:
+            client.portal.call(service.gate.drain)
+            assert "about to end" in refused(client, code=1013)
+            early.send_json({})
+            assert "about to end" in closed(early, 1013)
 
 
 def test_pages_of_other_hosts_hear_nothing(voice: Voice) -> None:
