@@ -135,8 +135,11 @@ def test_live_from_the_microphone(page: Any) -> None:
         return drawn.getImageData(0, 0, width, height).data.some(v => v > 40 && v < 250);
     }"""
     assert page.evaluate(inside), "a picture is drawn"
+    seen = "Number(document.getElementById('took').textContent.match(/[0-9.]+/)[0])"
     page.click("#live")
+    stopped = page.evaluate(seen)
     until(page, "document.getElementById('live').textContent === 'Live'")
+    assert page.evaluate(seen) > stopped + 0.3, "what was said last is seen, 0.6 s late"
     assert page.is_hidden("#problem")
 
 
