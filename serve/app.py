@@ -171,24 +171,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault(_PROXY_PERIOD, "0.1")  # before Ray starts: see _drain
         cluster.connect()
         serve.start(http_options={"host": options.host, "port": options.port})
+        # It answers before run() returns: from here on SIGTERM lets those who speak finish.
+        ended = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: ended.set())
         handle = serve.run(app(Settings(model=options.model, speakers=options.speakers)))
     except S2VError as error:
         print(error, file=sys.stderr)
         return 2
     print(f"Open http://localhost:{options.port}/ (Ctrl-C ends it).", flush=True)
-    _wait()
+    signal.signal(signal.SIGINT, lambda *_: ended.set())
+    ended.wait()
     _drain(handle)
     if not cluster.is_local():  # a local Ray ends with this process
         serve.shutdown()
     return 0
-
-
-def _wait() -> None:
-    """Until Ctrl-C or SIGTERM."""
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    ended.wait()
 
 
 def _drain(handle: DeploymentHandle) -> None:
