@@ -147,7 +147,8 @@ def wants_bf16(amp: str, device: torch.device) -> bool:
         return amp == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    known = torch.cpu.get_capabilities()
+    return device.type == "cpu" and bool(known.get("amx_bf16") or known.get("avx512_bf16"))
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
