@@ -5,7 +5,7 @@ import logging
 import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -224,12 +224,14 @@ class _Work:
 
 
 async def _in_thread(work: Callable[..., None], *arguments: Any) -> None:
-    """Run in a thread; a cancellation waits for its end, when what it works on may be closed."""
+    """Run in a thread; cancellations wait for its end, when what it works on may be closed."""
     running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
     try:
         await asyncio.shield(running)
     except asyncio.CancelledError:
-        await asyncio.wait([running])
+        while not running.done():  # a client may leave an answer that has just been given up
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
         raise
 
 

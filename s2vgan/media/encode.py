@@ -221,7 +221,8 @@ def _yuv420(pixels: np.ndarray) -> np.ndarray:
     conversion, and nearer to the exact one.
     """
     height, width = pixels.shape[:2]
-    planes = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2YUV_I420)
+    pixels = np.ascontiguousarray(pixels)
+    planes = cv2.cvtColor(pixels, cv2.COLOR_RGB2YUV_I420)
     quarter = cv2.resize(pixels, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     chroma = cv2.transform(quarter, _CHROMA)
     np.asarray(planes).reshape(-1)[height * width :] = chroma.transpose(2, 0, 1).reshape(-1)
