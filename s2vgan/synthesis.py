@@ -150,7 +150,8 @@ class Synthesizer:
     def _pixels(self, frames: np.ndarray) -> Tensor:
         """Frames (n, 3, S, S) in [-1, 1] of (n, S, S, 3) uint8."""
         device = self._face.codes.pose_mean.device
-        pixels = torch.from_numpy(np.array(frames)).to(device).movedim(-1, 1)
+        # Contiguous, as stored reference frames are: another layout rounds otherwise.
+        pixels = torch.from_numpy(np.array(frames)).to(device).movedim(-1, 1).contiguous()
         return pixels.float() / 127.5 - 1
 
 

@@ -266,6 +266,10 @@ def test_the_stored_model_knows_its_people(run: Path, couple: GroupDataset) -> N
         pose = synthesizer.pose_of(couple.references[[number]], couple.references[number])
         assert abs(pose).max() < 1e-4
         if number == 0:  # who is meant where nobody is named
+            unnamed, named = synthesizer.stream()._who, synthesizer.stream(reference=picture)._who
+            assert unnamed is not None and named is not None
+            for one, other in zip(unnamed.maps, named.maps, strict=True):
+                assert torch.equal(one, other)  # to the last bit: the frames cannot differ
             np.testing.assert_array_equal(synthesizer.pose_of(couple.references[[0]]), pose)
         stream = synthesizer.stream(reference=picture)
         parts = [stream.push(speech[at : at + 700]) for at in range(0, len(speech), 700)]
