@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,17 @@ from typing import Any
 from tqdm import tqdm
 
 from s2vgan.config import Config
-from s2vgan.runlog import read_log
+from s2vgan.runlog import LogReader
 
 
 class TrainingProgress:
     """A live line in the launcher, read from the run's log: the same with and without Ray."""
 
     def __init__(self, folder: Path, config: Config) -> None:
-        self._folder, self._train = folder, config.train
+        self._train = config.train
         self._told: set[str] = set()
-        lines = read_log(folder)  # of before a resume
+        self._log = LogReader(folder)
+        lines = self._log.new()  # of before a resume
         self._old = [line for line in lines if "warnings" in line]
         self._before = (lines[-1]["step"], lines[-1]["seconds"]) if lines else (0, 0.0)
         self._ended = threading.Event()
@@ -51,14 +53,16 @@ class TrainingProgress:
         unit = "s of training" if timed else "steps"
         pause = 1 if sys.stderr.isatty() else 20  # a log file wants few lines
         before = self._before[timed]
+        latest: deque[dict[str, Any]] = deque(maxlen=3)
         with tqdm(total=total, unit=unit, bar_format=form, initial=before) as bar:
             while True:
                 ended = self._ended.wait(pause)
-                lines = read_log(self._folder)
+                lines = self._log.new()
                 self._tell(lines)
+                latest.extend(lines)
                 if lines:
                     last = lines[-1]
-                    shown = {key: value for line in lines[-3:] for key, value in line.items()}
+                    shown = {key: value for line in latest for key, value in line.items()}
                     names = (
                         "loss_d",
                         "loss_g",

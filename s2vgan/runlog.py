@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,15 +90,41 @@ class RunLog:
             stream.write(json.dumps(line) + "\n")
 
 
+class LogReader:
+    """Reads RUN/metrics.jsonl as it grows, each line once.
+
+    A log that was written anew, as when a run goes on from a checkpoint, is read from its start.
+
+    Args:
+        run: the run's folder; neither it nor the log need be there yet.
+    """
+
+    def __init__(self, run: str | Path) -> None:
+        self._path = Path(run) / METRICS
+        self._file, self._read = -1, 0  # its inode; bytes of it
+
+    def new(self) -> list[dict[str, Any]]:
+        """The whole lines since the last call; one that a crash has cut off is left out."""
+        try:
+            stream = self._path.open("rb")
+        except FileNotFoundError:
+            return []
+        with stream:
+            now = os.fstat(stream.fileno())
+            if now.st_ino != self._file or now.st_size < self._read:
+                self._file, self._read = now.st_ino, 0
+            stream.seek(self._read)
+            grown = stream.read()
+        lines = []
+        for text in grown[: grown.rfind(b"\n") + 1].splitlines(keepends=True):
+            try:
+                lines.append(json.loads(text))
+            except ValueError:  # a crash left it, and what follows was never meant to
+                break
+            self._read += len(text)
+        return lines
+
+
 def read_log(run: str | Path) -> list[dict[str, Any]]:
     """The whole lines of RUN/metrics.jsonl; a last line that was cut off by a crash is left out."""
-    path = Path(run) / METRICS
-    if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
-    return lines
+    return LogReader(run).new()

@@ -14,7 +14,7 @@ from s2vgan import artifact
 from s2vgan.cli import config_of, main
 from s2vgan.cli.train import train_parser
 from s2vgan.media import write_wav
-from s2vgan.runlog import RunLog, read_log
+from s2vgan.runlog import LogReader, RunLog, read_log
 from s2vgan.tracking import tracking_uri
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -246,6 +246,24 @@ def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     assert [(line["step"], line["loss_g"]) for line in read_log(tmp_path)] == [
         (0, 0.333333), (10, 0.333333), (15, 2.0)
     ]  # fmt: skip
+
+
+def test_a_growing_log_is_read_once_and_one_written_anew_from_its_start(tmp_path: Path) -> None:
+    reader = LogReader(tmp_path)
+    assert reader.new() == []
+    log = RunLog(tmp_path)
+    for step in (0, 10, 20):
+        log.write(step, step / 2, {})
+        assert [line["step"] for line in reader.new()] == [step]
+    assert reader.new() == []
+    with log.path.open("a") as stream:  # caught in the middle of being written
+        stream.write('{"step": 30}')
+        stream.flush()
+        assert reader.new() == []
+        stream.write("\n")
+    assert [line["step"] for line in reader.new()] == [30]
+    RunLog(tmp_path, step=10).write(15, 7.5, {})
+    assert [line["step"] for line in reader.new()] == [0, 10, 15]
 
 
 def test_a_dataset_is_shown(
