@@ -1,209 +1,22 @@
 """Downloads with the real yt-dlp from a local HTTPS server that serves real clips, and behaves."""
 
-import contextlib
 import dataclasses
-import datetime
-import http.server
 import os
 import signal
-import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pipelines import archive, download
-from pipelines.policy import Policy
 from s2vgan import media
 from s2vgan.errors import SourceError
-from tests.conftest import MakeVideo
+from tests.website import Handler, Site, begin, files, in_turn, status, whole
 
 pytest.importorskip("yt_dlp")
-
-Handler = http.server.BaseHTTPRequestHandler
-Answer = Callable[[Handler], None]
-
-
-class Site:
-    """A server whose paths answer as they are told, and which notes what it is asked.
-
-    Attributes:
-        answers: by path.
-        asked: path and Range header of each request.
-    """
-
-    def __init__(self, certificate: Path) -> None:
-        self.answers: dict[str, Answer] = {}
-        self.asked: list[tuple[str, str]] = []
-        site = self
-
-        class Local(Handler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                site.asked.append((self.path, self.headers.get("Range", "")))
-                self.close_connection = True
-                answer = site.answers.get(self.path, status(404))
-                with contextlib.suppress(OSError):  # the client has left
-                    answer(self)
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Local)
-        self._server.daemon_threads = True
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.port = self._server.server_address[1]
-        self.certificate = certificate
-        threading.Thread(target=self._server.serve_forever, args=[0.02], daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def link(self, name: str, answer: Answer, *, host: str = "localhost") -> str:
-        """A link to a path that answers like this."""
-        self.answers[f"/{name}"] = answer
-        return f"https://{host}:{self.port}/{name}"
-
-    @property
-    def policy(self) -> Policy:
-        """Lets this server in, and does not wait long."""
-        return Policy(
-            hosts=("localhost",), servers=("localhost",), ports=(self.port,),
-            extractors=("generic",), private=True, certificate=self.certificate,
-            timeout=5, retries=2, backoff=0.01, pause=(0, 0),
-        )  # fmt: skip
-
-
-def status(code: int) -> Answer:
-    def answer(to: Handler) -> None:
-        to.send_response(code)
-        to.send_header("Content-Length", "0")
-        to.end_headers()
-
-    return answer
-
-
-def begin(to: Handler, length: int | None, kind: str = "video/mp4", **headers: str) -> None:
-    to.send_response(200)
-    to.send_header("Content-Type", kind)
-    if length is not None:
-        to.send_header("Content-Length", str(length))
-    for name, value in headers.items():
-        to.send_header(name.replace("_", "-"), value)
-    to.end_headers()
-
-
-def whole(body: bytes, kind: str = "video/mp4", *, stop: int | None = None) -> Answer:
-    """A file, or what is asked for of it; the connection breaks at byte ``stop``."""
-
-    def answer(to: Handler) -> None:
-        first = 0
-        if asked := to.headers.get("Range"):
-            first = int(asked.removeprefix("bytes=").partition("-")[0])
-            to.send_response(206)
-            to.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
-            to.send_header("Content-Length", str(len(body) - first))
-            to.send_header("Content-Type", kind)
-            to.end_headers()
-        else:
-            begin(to, len(body), kind)
-        to.wfile.write(body[first:stop])
-
-    return answer
-
-
-def page(html: str) -> Answer:
-    return whole(f"<html><head><title>x</title>{html}</head></html>".encode(), "text/html")
-
-
-def in_turn(*answers: Answer) -> Answer:
-    """One after the other; the last for ever."""
-    left = list(answers)
-
-    def answer(to: Handler) -> None:
-        (left.pop(0) if len(left) > 1 else left[0])(to)
-
-    return answer
-
-
-def redirect(target: str) -> Answer:
-    def answer(to: Handler) -> None:
-        to.send_response(302)
-        to.send_header("Location", target)
-        to.send_header("Content-Length", "0")
-        to.end_headers()
-
-    return answer
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Certificate and key of localhost, signed by itself."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost")]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    secret = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    path.write_bytes(secret + made.public_bytes(serialization.Encoding.PEM))
-    return path
-
-
-@pytest.fixture
-def site(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    for variable in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(variable, raising=False)
-    site = Site(certificate)
-    yield site
-    site.close()
-
-
-@pytest.fixture
-def body(make_video: MakeVideo) -> bytes:
-    """A small video with sound."""
-    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
-    frames = [(n / 30, np.roll(noise, n, 1)) for n in range(30)]
-    path = make_video("x.mkv", frames, np.zeros(16000, np.float32))
-    content = path.read_bytes()
-    path.unlink()
-    return content
-
-
-def files(out: Path) -> list[str]:
-    """Everything in a folder but the archive."""
-    return sorted(
-        str(path.relative_to(out))
-        for path in out.rglob("*")
-        if path.is_file() and path.parent.name != archive.ARCHIVE
-    )
 
 
 def test_a_video_is_fetched_once(site: Site, body: bytes, tmp_path: Path) -> None:
@@ -232,19 +45,6 @@ def test_real_clips(site: Site, clips: Path, tmp_path: Path, name: str) -> None:
     body = (clips / "edge" / name).read_bytes()
     path = download.fetch(site.link(name, whole(body)), tmp_path, site.policy)
     assert path.read_bytes() == body and path.suffix == Path(name).suffix
-
-
-def test_the_usual_policy_refuses_the_same_link(site: Site, body: bytes, tmp_path: Path) -> None:
-    link = site.link("a.mkv", whole(body))
-    with pytest.raises(SourceError, match="only https links to m.youtube.com"):
-        download.fetch(link, tmp_path)
-    hosts = dataclasses.replace(Policy(), hosts=("localhost",), ports=(site.port,))
-    with pytest.raises(SourceError, match="single videos"):  # no extractor for it
-        download.fetch(link, tmp_path, hosts)
-    servers = dataclasses.replace(site.policy, servers=Policy().servers)
-    with pytest.raises(SourceError, match="leads to https://localhost.*not allowed"):
-        download.fetch(link, tmp_path, servers)
-    assert not site.asked and not files(tmp_path)
 
 
 def test_failures_of_the_network_are_tried_again(site: Site, body: bytes, tmp_path: Path) -> None:
@@ -336,115 +136,6 @@ def test_too_slow(site: Site, body: bytes, tmp_path: Path) -> None:
         download.fetch(site.link("b.mkv", in_turn(whole(body), trickles)), tmp_path, quick)
     done.set()
     assert not files(tmp_path)
-
-
-@pytest.mark.parametrize("after", [0, 1], ids=["at once", "in the download"])
-def test_redirects_lead_to_allowed_servers_only(
-    site: Site, body: bytes, tmp_path: Path, after: int
-) -> None:
-    site.link("target.mkv", whole(body))
-    first = [whole(body)] * after
-    local = f"localhost:{site.port}/target.mkv"
-    for number, target in enumerate(
-        (
-            f"http://{local}",
-            f"https://127.0.0.1:{site.port}/target.mkv",
-            "https://localhost/target.mkv",  # another port
-            f"https://user@{local}",
-            "file:///etc/passwd",
-            "ftp://localhost/target.mkv",
-            "//127.0.0.1/target.mkv",
-        )
-    ):
-        link = site.link(f"{after}-{number}.mkv", in_turn(*first, redirect(target)))
-        with pytest.raises(SourceError, match="leads to .*not allowed"):
-            download.fetch(link, tmp_path, site.policy)
-    assert "/target.mkv" not in {path for path, _ in site.asked}
-    assert not files(tmp_path)
-    link = site.link(f"{after}.mkv", in_turn(*first, redirect(f"https://{local}")))
-    assert download.fetch(link, tmp_path, site.policy).read_bytes() == body
-
-
-def test_redirects_without_end(site: Site, tmp_path: Path) -> None:
-    link = site.link("a.mkv", redirect("/a.mkv"))
-    with pytest.raises(SourceError, match="leads to /a.mkv"):
-        download.fetch(link, tmp_path, site.policy)
-    assert len(site.asked) < 20
-
-
-def test_certificates(site: Site, body: bytes, tmp_path: Path) -> None:
-    link = site.link("a.mkv", whole(body))
-    unknown = dataclasses.replace(site.policy, certificate=None)
-    with pytest.raises(SourceError, match="no certificate that can be trusted"):
-        download.fetch(link, tmp_path, unknown)
-    link = site.link("a.mkv", whole(body), host="127.0.0.1")  # which it does not name
-    other = dataclasses.replace(site.policy, hosts=("127.0.0.1",), servers=("127.0.0.1",))
-    with pytest.raises(SourceError, match="no certificate that can be trusted"):
-        download.fetch(link, tmp_path, other)
-    assert not site.asked and not files(tmp_path)
-
-
-def test_an_allowed_name_must_not_mean_a_private_address(
-    site: Site, body: bytes, tmp_path: Path
-) -> None:
-    policy = dataclasses.replace(site.policy, private=False)
-    with pytest.raises(SourceError, match=r"leads to 127\.0\.0\.1"):
-        download.fetch(site.link("a.mkv", whole(body)), tmp_path, policy)
-    assert not site.asked
-
-
-def test_what_swells_when_unpacked_is_refused(site: Site, tmp_path: Path) -> None:
-    def bomb(to: Handler) -> None:
-        begin(to, 3, Content_Encoding="gzip")
-        to.wfile.write(b"\x1f\x8b\x08")
-
-    with pytest.raises(SourceError, match="compressed"):
-        download.fetch(site.link("a.mkv", bomb), tmp_path, site.policy)
-
-
-def described(**video: str) -> str:
-    parts = ", ".join(f'"{key}": "{value}"' for key, value in video.items())
-    return (
-        '<script type="application/ld+json">{"@context": "https://schema.org", "@type": '
-        f'"VideoObject", "name": "x", {parts}}}</script>'
-    )
-
-
-def test_pages(site: Site, body: bytes, tmp_path: Path) -> None:
-    video = site.link("a.mkv", whole(body))
-    link = site.link("good", page(described(contentUrl=video, duration="PT4M")))
-    assert download.fetch(link, tmp_path, site.policy).read_bytes() == body
-    found = files(tmp_path)
-    site.asked.clear()
-    link = site.link("long", page(described(contentUrl=video, duration="PT5H")))
-    with pytest.raises(SourceError, match="18000 s long; the limit is 14400 s"):
-        download.fetch(link, tmp_path, site.policy)
-    items = f"<item><title>x</title><link>{video}</link></item>" * 2
-    feed = f'<?xml version="1.0"?><rss version="2.0"><channel>{items}</channel></rss>'.encode()
-    with pytest.raises(SourceError, match="list of videos"):
-        download.fetch(site.link("two", whole(feed, "text/xml")), tmp_path, site.policy)
-    with pytest.raises(SourceError, match="single videos"):
-        download.fetch(site.link("text", page("nothing")), tmp_path, site.policy)
-    assert [path for path, _ in site.asked].count("/a.mkv") == 1  # looked at, not fetched
-    assert files(tmp_path) == found
-
-
-def test_pages_and_playlists_that_point_elsewhere(site: Site, tmp_path: Path) -> None:
-    secret = tmp_path / "secret.mp4"
-    secret.write_bytes(b"secret")
-    out = tmp_path / "out"
-    for number, target in enumerate(
-        (f"file://{secret}", f"http://localhost:{site.port}/x.mp4", "https://127.0.0.1/x.mp4")
-    ):
-        link = site.link(f"{number}", page(described(contentUrl=target)))
-        with pytest.raises(SourceError, match="not allowed|can be taken|single videos|cannot be"):
-            download.fetch(link, out, site.policy)
-        playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{target}\n#EXT-X-ENDLIST\n"
-        kind = "application/vnd.apple.mpegurl"
-        link = site.link(f"{number}.m3u8", whole(playlist.encode(), kind))
-        with pytest.raises(SourceError, match="can be taken"):
-            download.fetch(link, out, site.policy)
-    assert not files(out)
 
 
 def test_what_is_no_video_is_not_kept(site: Site, tmp_path: Path) -> None:
