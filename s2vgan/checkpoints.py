@@ -81,7 +81,7 @@ def load_checkpoint(state: TrainState, folder: Path, dataset: str) -> list[str]:
     damaged = []
     for path in sorted(folder.glob("step_*.pt"), reverse=True):
         digest = _digest_file(path)
-        if digest.is_file() and digest.read_text() == _sha256(path):
+        if digest.is_file() and digest.read_bytes() == _sha256(path).encode():
             break
         damaged.append(f"{path} is damaged and was passed over.")
     else:

@@ -59,7 +59,9 @@ class Stream:
         config, spec = face.config, face.spec
         self.face = face
         self._who, self._state = who, face.first_state(who)
-        self._pose = None if pose is None else _checked_pose(pose, config.pose_dim)
+        self._pose = None
+        if pose is not None:
+            self._pose = _checked_pose(pose, config.pose_dim).to(face.codes.reference_pose.device)
         self._noise = torch.Generator().manual_seed(seed)
         self._group = 0  # the next one
         self._received = 0

@@ -160,12 +160,14 @@ def train(
     if workers:
         cluster.connect()
         where = _where(workers)
+        if told := cluster.shortage(workers * cluster.train_resources(workers)["CPU"]):
+            print(told)
     else:
         where = f"in this process on its {device.type.replace('cuda', 'gpu').upper()}"
+    minutes = f"{config.train.minutes:g} minutes and " if config.train.minutes else ""
     print(
         f"Training {folder.name} {where}: {sum(info.groups.values())} groups of "
-        f"{len(info.groups)} videos, at most {config.train.minutes:g} minutes and "
-        f"{config.train.steps} steps."
+        f"{len(info.groups)} videos, at most {minutes}{config.train.steps} steps."
     )
     try:
         with TrainingProgress(folder, config), deferred(folder) as asked:
@@ -208,9 +210,11 @@ def train(
 
 
 def _workers(most: int, config: Config) -> int:
-    """The largest number, up to ``most``, of workers that can share a batch."""
+    """The largest number, up to ``most``, of workers that can share a batch, see :func:`check`."""
     sequences = config.train.batch // config.train.sequence
-    return max(number for number in range(1, most + 1) if sequences % number == 0)
+    if config.loss.wrong:  # takes two sequences of the same worker
+        most = min(most, sequences // 2)
+    return max((number for number in range(1, most + 1) if sequences % number == 0), default=1)
 
 
 def _where(workers: int) -> str:

@@ -205,13 +205,14 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from s2vgan import artifact
     from s2vgan.config import Config, ModelConfig
     from s2vgan.models import TalkingFace
+    from tests.lively import liven
 
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
     config = Config(model=ModelConfig(width=4))
     artifact.save(
         folder / artifact.FOLDER,
-        TalkingFace(config.model, GroupSpec(size=32)),
+        liven(TalkingFace(config.model, GroupSpec(size=32))),
         config,
         name="small",
         dataset="d" * 64,

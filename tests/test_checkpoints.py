@@ -136,6 +136,16 @@ def test_what_is_no_checkpoint_of_this_version_is_named(tmp_path: Path) -> None:
             load_checkpoint(at(0), tmp_path, "d")
 
 
+def test_a_damaged_hash_is_a_damaged_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(at(1), tmp_path, "d")
+    path = save_checkpoint(at(2), tmp_path, "d")
+    for content in (b"\xff" * 64, b"", b"0" * 64):
+        path.with_suffix(".sha256").write_bytes(content)
+        state = at(0)
+        assert load_checkpoint(state, tmp_path, "d") == [f"{path} is damaged and was passed over."]
+        assert state.step == 1
+
+
 def test_damaged_checkpoints_do_not_crowd_out_whole_ones(tmp_path: Path) -> None:
     for step in (10, 20):
         save_checkpoint(at(step), tmp_path, "d")

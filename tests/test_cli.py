@@ -13,9 +13,11 @@ from mlflow import MlflowClient
 from s2vgan import artifact
 from s2vgan.cli import config_of, main
 from s2vgan.cli.train import train_parser
+from s2vgan.config import Config, LossConfig, TrainConfig
 from s2vgan.media import write_wav
 from s2vgan.runlog import LogReader, RunLog, read_log
 from s2vgan.tracking import tracking_uri
+from s2vgan.train import _workers
 
 CONF = Path(__file__).parents[1] / "conf"
 SHORT = [
@@ -175,6 +177,7 @@ def test_a_run_goes_on_only_when_asked(
     assert "--resume" in capsys.readouterr().err
     again[again.index("--steps") + 1] = "6"
     assert main([*again, "--resume"]) == 0
+    assert "120 groups of 2 videos, at most 6 steps." in capsys.readouterr().out
     assert json.loads((run / "model/manifest.json").read_text())["step"] == 6
     steps = [line["step"] for line in read_log(run) if "val/score" in line]
     assert steps == [2, 4, 6]
@@ -233,6 +236,16 @@ def test_too_few_groups_are_refused_before_training(
     arguments = ["--workers", "3", "--train.batch", "4"]
     assert main(["train", "--data", str(toy_data), "--out", str(tmp_path / "run"), *arguments]) == 2
     assert "--workers 3" in capsys.readouterr().err
+
+
+def test_by_default_there_are_as_many_workers_as_can_share_a_batch() -> None:
+    def workers(most: int, batch: int, sequence: int, wrong: float = 0.0) -> int:
+        loss, train = LossConfig(wrong=wrong), TrainConfig(batch=batch, sequence=sequence)
+        return _workers(most, Config(loss=loss, train=train))
+
+    assert workers(2, 8, 2) == 2 and workers(8, 12, 2) == 6
+    assert workers(2, 6, 2) == 1, "three sequences"
+    assert workers(2, 4, 2, wrong=1) == 1, "one of wrong speech each"
 
 
 def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:

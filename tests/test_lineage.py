@@ -86,3 +86,14 @@ def test_a_model_that_is_not_there(run: Path, tmp_path: Path) -> None:
     for ref in ("models:/s2vgan/7", str(tmp_path / "nothing")):
         with pytest.raises(RunError, match=ref):
             trace(ref)
+
+
+def test_a_damaged_database_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "mlflow.db"
+    store.write_text("not a database " * 100)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+    assert main(["lineage", tracking.CHAMPION]) == 2
+    said = capsys.readouterr().err
+    assert f"MLflow at sqlite:///{store} failed" in said and "Traceback" not in said

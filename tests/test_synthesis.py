@@ -13,6 +13,7 @@ from s2vgan.errors import ConfigError, RunError
 from s2vgan.models import TalkingFace, build_face
 from s2vgan.spec import GroupSpec
 from s2vgan.synthesis import Synthesizer, enlarge
+from tests.lively import liven
 
 SPEC = GroupSpec(size=32)
 
@@ -20,9 +21,7 @@ SPEC = GroupSpec(size=32)
 def store(folder: Path, config: Config | None = None) -> Path:
     torch.manual_seed(1)
     config = config or Config(model=ModelConfig(width=4))
-    face = build_face(config.model, SPEC)
-    for weight in face.parameters():
-        weight.data += 0.05 * torch.randn_like(weight)  # enough for frames to differ in uint8
+    face = liven(build_face(config.model, SPEC))
     artifact.save(
         folder, face, config, name="toy", dataset="d" * 64, step=7, readings={"val/score": 0.5}
     )
@@ -75,7 +74,7 @@ def test_seed_and_pose_count(model: Path, speech: np.ndarray) -> None:
     synthesizer = Synthesizer.load(model)
     first = synthesizer.speak(speech, seed=1)
     np.testing.assert_array_equal(first, synthesizer.speak(speech, seed=1))
-    assert (first != synthesizer.speak(speech, seed=2)).any()
+    assert abs(first.astype(int) - synthesizer.speak(speech, seed=2)).max() > 10
     pose = np.full((4, 8), 3.0, np.float32)
     posed = synthesizer.speak(speech, seed=1, pose=pose)
     assert (posed != first).any()  # and the last pose is held for the 14 frames after it

