@@ -39,7 +39,7 @@ IDEAS: Final[dict[str, dict[str, Any]]] = {
     "state not carried": {"model.carry_state": "false", "train.sequence": 1, "loss.seam": 0.0},
     "no mean face": {"model.mean_face": "false", "model.initial_state": "zero"},
     "no pose code": {"model.pose_dim": 0},
-    "D's ConvGRU first": {"model.discriminator_gru_after": 0},
+    "D's ConvGRU first": {"model.discriminator_gru_after": 0, "model.discriminator_state": 8},
     "BatchNorm in D": {"model.spectral_norm": "false"},
     "bce instead of hinge": {"loss.adversarial": "bce"},
     "no GAN": {"loss.gan": 0.0},

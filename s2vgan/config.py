@@ -48,6 +48,7 @@ class ModelConfig:
             The mean face, where there is one, is then the reference frame.
         discriminator_gru_after: convolutions of the discriminator before its ConvGRU; 0 as
             published, where the ConvGRU reads the frames themselves.
+        discriminator_state: channels of the state of the discriminator's ConvGRU.
         spectral_norm: spectral normalisation of D's strided convolutions instead of BatchNorm.
     """
 
@@ -66,6 +67,7 @@ class ModelConfig:
     pose_dim: int = 8
     identity: bool = False
     discriminator_gru_after: int = 2
+    discriminator_state: int = 32
     spectral_norm: bool = True
 
     def __post_init__(self) -> None:
@@ -78,6 +80,7 @@ class ModelConfig:
         _at_least("model.audio_dim", self.audio_dim, 1)
         _at_least("model.pose_dim", self.pose_dim, 0)
         _at_least("model.discriminator_gru_after", self.discriminator_gru_after, 0)
+        _at_least("model.discriminator_state", self.discriminator_state, 1)
         _between("model.audio_dropout", self.audio_dropout, 0, 0.9)
         _between("model.audio_past", self.audio_past, 0, 2)
         _between("model.audio_ahead", self.audio_ahead, 0, 2)

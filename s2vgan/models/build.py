@@ -28,5 +28,6 @@ def build_discriminator(config: ModelConfig, spec: GroupSpec) -> Discriminator:
         config.width,
         gru=config.kind == "gru",
         gru_after=config.discriminator_gru_after,
+        state=config.discriminator_state,
         spectral=config.spectral_norm,
     )

@@ -8,7 +8,6 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from s2vgan.models.conv_gru import ConvGRUCell
 
-HIDDEN = 8  # channels of the state of a ConvGRU that reads the frames themselves
 AUDIO = 128  # channels of the audio code where it meets the picture
 
 
@@ -51,6 +50,7 @@ class SequenceDiscriminator(Discriminator):
         width: channels after the first block; doubled at each further one, at most 8 times.
         gru: with ConvGRU.
         gru_after: number of convolutions before the ConvGRU.
+        state: channels of the ConvGRU's state.
         spectral: spectral normalisation (Miyato et al. 2018) instead of BatchNorm.
     """
 
@@ -62,18 +62,18 @@ class SequenceDiscriminator(Discriminator):
         width: int = 64,
         gru: bool = True,
         gru_after: int = 0,
+        state: int = 8,
         spectral: bool = False,
     ) -> None:
         super().__init__()
         blocks = round(math.log2(size)) - 2
         gru_after = min(gru_after, blocks) if gru else 0
-        channels = [3 if gru else 3 * frames]
-        channels += [width * min(8, 2**block) for block in range(blocks)]
+        channels = [width * min(8, 2**block) for block in range(blocks)]
+        inputs = [3 if gru else 3 * frames, *channels]  # of each block, and of the score
         self.gru = None
         if gru:
-            hidden = channels[gru_after] if gru_after else HIDDEN
-            self.gru = ConvGRUCell(channels[gru_after], hidden)
-            channels[gru_after] = hidden
+            self.gru = ConvGRUCell(inputs[gru_after], state)
+            inputs[gru_after] = state
 
         def normalised(layer: nn.Conv2d) -> nn.Module:
             nn.init.normal_(layer.weight, 0, 0.02)  # DCGAN
@@ -81,15 +81,15 @@ class SequenceDiscriminator(Discriminator):
 
         self.each_frame = nn.Sequential()
         self.picture = nn.Sequential()
-        for block, (inputs, outputs) in enumerate(zip(channels, channels[1:], strict=False)):
+        for block, (before, after) in enumerate(zip(inputs, channels, strict=False)):
             batch_norm = block > 0 and not spectral  # DCGAN: none on the first block
             part = self.each_frame if block < gru_after else self.picture
-            part.append(normalised(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=not batch_norm)))
+            part.append(normalised(nn.Conv2d(before, after, 4, 2, 1, bias=not batch_norm)))
             if batch_norm:
-                part.append(nn.BatchNorm2d(outputs))
+                part.append(nn.BatchNorm2d(after))
             part.append(nn.LeakyReLU(0.2, inplace=True))
         self.audio = nn.Linear(audio_dim, AUDIO)
-        self.score = normalised(nn.Conv2d(channels[-1] + AUDIO, 1, 4))
+        self.score = normalised(nn.Conv2d(inputs[-1] + AUDIO, 1, 4))
 
     def features(self, frames: Tensor) -> Tensor:
         """Maps (N, C, 4, 4) of groups (N, T, 3, S, S) in [-1, 1]."""

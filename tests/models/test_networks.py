@@ -11,7 +11,7 @@ from s2vgan.spec import GroupSpec
 PAPER = ModelConfig(
     z_dim=100, width=64, audio_features="waveform", audio_past=0, audio_ahead=0, audio_dropout=0,
     frame_features="shared", initial_state="zero", carry_state=False, mean_face=False, pose_dim=0,
-    discriminator_gru_after=0, spectral_norm=False,
+    discriminator_gru_after=0, discriminator_state=8, spectral_norm=False,
 )  # fmt: skip
 SMALL = ModelConfig(width=4, audio_dropout=0)
 

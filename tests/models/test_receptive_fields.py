@@ -64,8 +64,9 @@ def test_the_weights_of_base() -> None:
     assert count(face.generator) == generator == 1_415_724
     assert count(face) == encoder + generator + 128 * 3 * MOUTH_DIM + 3 * MOUTH_DIM
     picture = layers(16, [3, 32, 64, 128, 256], 1)
-    judged = picture + gru(64, 64) + 128 * 128 + 128 + 16 * (256 + 128) + 1
-    assert count(judge) == judged == 934_177
+    picture -= 16 * (64 - 32) * 128  # the third reads the ConvGRU's state of 32 channels
+    judged = picture + gru(64, 32) + 128 * 128 + 128 + 16 * (256 + 128) + 1
+    assert count(judge) == judged == 730_305
 
 
 def test_the_weights_of_paper() -> None:
