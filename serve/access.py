@@ -56,6 +56,15 @@ class Access:
             return True
         return hmac.compare_digest((token or "").encode(), self.token.encode())
 
+    def admits(self, origin: str, host: str | None) -> bool:
+        """Whether pages of an origin may ask a service that they call ``host``."""
+        if origin in self.origins:
+            return True
+        try:
+            return urlsplit(origin).netloc == host
+        except ValueError:  # such as http://[
+            return False
+
     def require_for(self, host: str) -> None:
         """Make sure that a service which others can reach asks for a token.
 
@@ -107,8 +116,7 @@ class OriginCheck:
         """Serve one request."""
         headers = Headers(scope=scope) if scope["type"] != "lifespan" else Headers()
         origin = headers.get("origin")
-        own = origin is None or urlsplit(origin).netloc == headers.get("host")
-        if own or origin in self._access.origins:
+        if origin is None or self._access.admits(origin, headers.get("host")):
             return await self._app(scope, receive, send)
         if scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": 1008})

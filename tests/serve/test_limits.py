@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from starlette.requests import Request
+from starlette.websockets import WebSocketDisconnect
 
 from s2vgan.errors import ServiceError
 from serve import access
@@ -77,6 +78,20 @@ def test_other_origins_are_closed_unless_named(voice: Voice) -> None:
         assert answer.headers["access-control-allow-origin"] == "https://a.example"
         other = client.get("/v1/model", headers={"Origin": "https://b.example"})
         assert other.status_code == 403
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "null", ""])
+def test_an_origin_that_is_none_is_closed(origin: str, voice: Voice) -> None:
+    ask = {"Origin": origin}
+    with TestClient(build(service_of(voice))) as client:
+        answer = client.post("/v1/speak", content=b"", headers=ask)
+        assert answer.status_code == 403 and access.ORIGINS_VARIABLE in refusal(answer)
+        with (
+            pytest.raises(WebSocketDisconnect) as end,
+            client.websocket_connect("/v1/stream", headers=ask),
+        ):
+            pass
+        assert end.value.code == 1008
 
 
 def test_overload_those_inside_succeed_and_others_are_told_at_once(
