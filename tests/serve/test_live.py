@@ -258,7 +258,7 @@ def test_pages_of_other_hosts_hear_nothing(voice: Voice) -> None:
             client.websocket_connect("/v1/stream", headers={"Origin": "https://evil.example"}),
         ):
             pass
-        own = {"Origin": "http://testserver"}
+        own = {"Origin": "http://localhost:8000", "Host": "localhost:8000"}
         with client.websocket_connect("/v1/stream", headers=own) as line:
             line.send_json({})
             assert line.receive_json()["ready"]
