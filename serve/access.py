@@ -41,10 +41,16 @@ class Access:
         """As S2VGAN_TOKEN, if it is set, S2VGAN_ORIGINS and S2VGAN_OPEN say.
 
         Raises:
-            ServiceError: if it can be guessed.
+            ServiceError: if the token can be guessed, or no header can bear it.
         """
-        token = os.environ.get(TOKEN_VARIABLE)
-        if token and len(token) < _MIN_TOKEN:
+        given = os.environ.get(TOKEN_VARIABLE, "")
+        token = given.strip()  # a file's last line ends in a newline
+        if not (token.isascii() and token.isprintable()):
+            raise ServiceError(
+                f"{TOKEN_VARIABLE}: no header can bear this token; use letters and digits, for "
+                "example of `openssl rand -hex 16`."
+            )
+        if given and len(token) < _MIN_TOKEN:
             raise ServiceError(
                 f"{TOKEN_VARIABLE}: a token of {len(token)} characters can be guessed; use "
                 f"{_MIN_TOKEN} or more, for example of `openssl rand -hex 16`."

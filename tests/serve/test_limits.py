@@ -60,10 +60,15 @@ def test_what_the_environment_allows(monkeypatch: pytest.MonkeyPatch) -> None:
     for said, allowed in (("yes", True), ("no", False)):
         monkeypatch.setenv(access.OPEN_VARIABLE, said)
         assert Access.from_environment() == Access(open=allowed)
-    monkeypatch.setenv(access.TOKEN_VARIABLE, "short")
-    with pytest.raises(ServiceError, match="guessed"):
-        Access.from_environment()
-    monkeypatch.setenv(access.TOKEN_VARIABLE, TOKEN)
+    unusable = {"short": "guessed", " \n": "of 0 characters", f"{'x' * 15}\n": "guessed"}
+    unusable |= {f"{TOKEN}\N{LATIN SMALL LETTER E WITH ACUTE}": "header", f"{TOKEN}\n1": "header"}
+    for token, why in unusable.items():
+        monkeypatch.setenv(access.TOKEN_VARIABLE, token)
+        with pytest.raises(ServiceError, match=why):
+            Access.from_environment()
+    monkeypatch.setenv(access.TOKEN_VARIABLE, "")
+    assert Access.from_environment() == Access()
+    monkeypatch.setenv(access.TOKEN_VARIABLE, f" {TOKEN}\n")
     monkeypatch.setenv(access.ORIGINS_VARIABLE, "https://a.example, https://b.example")
     assert Access.from_environment() == Access(TOKEN, ("https://a.example", "https://b.example"))
 
