@@ -21,6 +21,14 @@ class RunError(S2VError):
     """A run folder, checkpoint, model artifact or registered model is missing or damaged."""
 
 
+class NoModelError(RunError):
+    """A registered model, or the version or alias of it that is asked for, does not exist."""
+
+
+class OutageError(RunError):
+    """MLflow, or where it keeps its files, does not answer; later it may."""
+
+
 class ServiceError(S2VError):
     """A service cannot start, for example because its port is taken."""
 

@@ -29,32 +29,60 @@ class Access:
     Attributes:
         token: that every request must bear; None for none.
         origins: of pages of other hosts that may ask, such as ``https://example.org``.
+        open: whether anybody may ask without a token, whatever the service is called.
     """
 
     token: str | None = None
     origins: tuple[str, ...] = ()
+    open: bool = False
 
     @classmethod
     def from_environment(cls) -> "Access":
-        """With the token of S2VGAN_TOKEN, if it is set, and the origins of S2VGAN_ORIGINS.
+        """As S2VGAN_TOKEN, if it is set, S2VGAN_ORIGINS and S2VGAN_OPEN say.
 
         Raises:
-            ServiceError: if it can be guessed.
+            ServiceError: if the token can be guessed, or no header can bear it.
         """
-        token = os.environ.get(TOKEN_VARIABLE)
-        if token and len(token) < _MIN_TOKEN:
+        given = os.environ.get(TOKEN_VARIABLE, "")
+        token = given.strip()  # a file's last line ends in a newline
+        if not (token.isascii() and token.isprintable()):
+            raise ServiceError(
+                f"{TOKEN_VARIABLE}: no header can bear this token; use letters and digits, for "
+                "example of `openssl rand -hex 16`."
+            )
+        if given and len(token) < _MIN_TOKEN:
             raise ServiceError(
                 f"{TOKEN_VARIABLE}: a token of {len(token)} characters can be guessed; use "
                 f"{_MIN_TOKEN} or more, for example of `openssl rand -hex 16`."
             )
         origins = os.environ.get(ORIGINS_VARIABLE, "").split(",")
-        return cls(token or None, tuple(one.strip() for one in origins if one.strip()))
+        return cls(
+            token or None,
+            tuple(one.strip() for one in origins if one.strip()),
+            os.environ.get(OPEN_VARIABLE) == "yes",
+        )
 
     def allows(self, token: str | None) -> bool:
         """Whether a token is the right one, compared in constant time."""
         if self.token is None:
             return True
         return hmac.compare_digest((token or "").encode(), self.token.encode())
+
+    def admits(self, origin: str, host: str | None) -> bool:
+        """Whether pages of an origin may ask a service that they call ``host``.
+
+        The service's own may. Without a token it also has to go by a name of this machine: anybody
+        can let a name of theirs lead here, and then their page is of the same host (DNS rebinding).
+        """
+        if origin in self.origins:
+            return True
+        try:
+            page = urlsplit(origin)
+        except ValueError:  # such as http://[
+            return False
+        name = page.hostname or ""
+        safe = self.open or self.token is not None or is_local(name) or name.endswith(".localhost")
+        return safe and page.netloc == host
 
     def require_for(self, host: str) -> None:
         """Make sure that a service which others can reach asks for a token.
@@ -63,10 +91,9 @@ class Access:
             host: address that the service binds.
 
         Raises:
-            ServiceError: if it is not this machine's own, there is no token, and S2VGAN_OPEN is
-                not ``yes``.
+            ServiceError: if it is not this machine's own, there is no token, and it is not open.
         """
-        if is_local(host) or self.token or os.environ.get(OPEN_VARIABLE) == "yes":
+        if is_local(host) or self.token or self.open:
             return
         raise ServiceError(
             f"host {host}: anybody in the network could use the service; set {TOKEN_VARIABLE} to a "
@@ -93,7 +120,8 @@ def bearer(headers: Headers) -> str | None:
 class OriginCheck:
     """ASGI middleware: 403 for pages of other hosts, which a browser would let ask.
 
-    CORS does not hold them off alone: it is not asked about WebSockets, nor about a plain POST.
+    CORS does not hold them off alone: it is not asked about WebSockets, nor about a plain POST, nor
+    by a page whose host's name leads here.
 
     Args:
         app: what is behind it.
@@ -107,8 +135,7 @@ class OriginCheck:
         """Serve one request."""
         headers = Headers(scope=scope) if scope["type"] != "lifespan" else Headers()
         origin = headers.get("origin")
-        own = origin is None or urlsplit(origin).netloc == headers.get("host")
-        if own or origin in self._access.origins:
+        if origin is None or self._access.admits(origin, headers.get("host")):
             return await self._app(scope, receive, send)
         if scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": 1008})

@@ -163,7 +163,7 @@ def _about(service: Service) -> APIRouter:
             **_TOKEN,
             **described(404, "no registered model NAME; leave model out for the default."),
             **described(422, "model: use NAME, NAME@ALIAS or NAME/VERSION."),
-            **described(503, "model NAME cannot speak; leave model out for the default."),
+            **described(503, "model NAME cannot be looked up now; try again.", retry=True),
         },
     )
     async def model(

@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import ray
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,11 +29,12 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
-from s2vgan import cluster, tracking
+from s2vgan import __version__, cluster, tracking
 from s2vgan.engine import Engine
 from s2vgan.errors import S2VError
+from s2vgan.media import StreamWriter
 from s2vgan.ports import require_free_port
-from s2vgan.provenance import credential, watermark_key
+from s2vgan.provenance import Origin, sign_bytes, watermark_key
 from serve.access import Access
 from serve.api import build
 from serve.limits import Limits
@@ -124,13 +126,15 @@ class Speaker:
 
 
 def _check_marks() -> None:
-    """Find out at the start what would fail at the first film.
+    """Find out at the start what would fail at the first film, by signing three black frames.
 
     Raises:
-        ConfigError: if the key of the watermark or the certificate cannot be used.
+        ConfigError: if the key of the watermark, the certificate or c2pa-python cannot be used.
     """
     watermark_key()
-    credential()
+    writer = StreamWriter("mp4", 30, None, 16000)
+    movie = writer.write(np.zeros((3, 16, 16, 3), np.uint8)) + writer.finish()
+    sign_bytes(movie, Origin("start", __version__, "", "", ""))
 
 
 def _hosts() -> list[str]:

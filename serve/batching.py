@@ -144,12 +144,13 @@ class Batcher:
         while self._sessions:
             self._work.clear()
             ready = [session for session in list(self._sessions) if self._prepared(session)]
+            for session in self._sessions:  # one whose end has come does not wait for the others
+                if session not in ready:
+                    session.settle()
             faces = {id(session.stream.face): session.stream.face for session in ready}
             for face in faces.values():
                 await self._advance([one for one in ready if one.stream.face is face])
             if not ready:
-                for session in self._sessions:
-                    session.settle()
                 await self._work.wait()
         self._task = None
 

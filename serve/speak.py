@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Query, Request
@@ -57,6 +57,8 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     **described(503, "this service is about to end; try again in a moment.", retry=True),
 }
 _log = logging.getLogger("s2vgan.serve")
+
+T = TypeVar("T")
 
 
 def router(service: Service) -> APIRouter:
@@ -212,7 +214,7 @@ class _Work:
                     if await request.is_disconnected():
                         raise Refusal(408, "nobody waits for the answer any more.")
                     await _in_thread(encode, frames)
-            data = await asyncio.to_thread(signed)
+            data = await _in_thread(signed)
         return Response(data, headers=self.headers("mp4"), media_type=MEDIA["mp4"])
 
     def headers(self, kind: str) -> dict[str, str]:
@@ -223,11 +225,11 @@ class _Work:
         }
 
 
-async def _in_thread(work: Callable[..., None], *arguments: Any) -> None:
+async def _in_thread(work: Callable[..., T], *arguments: Any) -> T:
     """Run in a thread; cancellations wait for its end, when what it works on may be closed."""
     running = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
     try:
-        await asyncio.shield(running)
+        return await asyncio.shield(running)
     except asyncio.CancelledError:
         while not running.done():  # a client may leave an answer that has just been given up
             with suppress(asyncio.CancelledError):

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from s2vgan import artifact, tracking
 from s2vgan.engine import Engine, fitting, load_onnx
-from s2vgan.errors import RunError, S2VError
+from s2vgan.errors import NoModelError, OutageError, RunError, S2VError
 from s2vgan.provenance import Origin
 from s2vgan.synthesis import Synthesizer
 from serve.problems import Refusal
@@ -94,6 +94,18 @@ class Voice:
         }
 
 
+def _refusal(name: str, error: S2VError) -> Refusal:
+    """What a client is told of a model that cannot be had; the log knows more."""
+    fields = {"model": name, "detail": str(error)}
+    if isinstance(error, NoModelError):
+        _log.info("no such model", extra={"fields": fields})
+        return Refusal(404, f"no registered model {name}; leave model out for the default.")
+    _log.warning("unusable model", extra={"fields": fields})
+    if isinstance(error, OutageError):
+        return Refusal(503, f"model {name} cannot be looked up now; try again in a moment.", 5)
+    return Refusal(503, f"model {name} cannot speak; leave model out for the default.")
+
+
 class Voices:
     """The models of a replica.
 
@@ -128,7 +140,8 @@ class Voices:
         """The model of a name such as ``s2vgan``, ``s2vgan@champion`` or ``s2vgan/3``.
 
         Raises:
-            Refusal: 422 for what is no name, 404 if there is no such model, 503 if it cannot speak.
+            Refusal: 422 for what is no name, 404 if there is no such model, 503 if it cannot speak
+                or MLflow does not answer.
         """
         if name is None:
             return self.champion
@@ -138,32 +151,22 @@ class Voices:
         exact = name if parts[1] else f"{name}@{tracking.ALIAS}"
         try:
             found = await asyncio.to_thread(tracking.resolve, f"models:/{exact}", self._uri)
-        except RunError as error:
-            _log.info("no such model", extra={"fields": {"model": name, "detail": str(error)}})
-            raise Refusal(
-                404, f"no registered model {name}; leave model out for the default."
-            ) from None
-        if found == self.champion.reference:
-            return self.champion
-        if found not in self._others:  # who asks for one that is there does not wait for others
-            async with self._loading:
-                if found not in self._others:
-                    self._others[found] = await self._load(found, name)
-                    if len(self._others) > self._kept:
-                        self._others.popitem(last=False)
+            if found == self.champion.reference:
+                return self.champion
+            if found not in self._others:  # who asks for one that is there waits for no others
+                await self._load(found)
+        except S2VError as error:
+            raise _refusal(name, error) from None
         self._others.move_to_end(found)
         return self._others[found]
 
-    async def _load(self, ref: str, name: str) -> Voice:
-        try:
-            return await asyncio.to_thread(Voice.load, ref, self._uri, self._engine)
-        except S2VError as error:
-            _log.warning("unusable model", extra={"fields": {"model": ref, "detail": str(error)}})
-            missing = isinstance(error, RunError) and "no such model" in str(error)
-            status, what = (404, "does not exist") if missing else (503, "cannot speak")
-            raise Refusal(
-                status, f"model {name} {what}; leave model out for the default."
-            ) from None
+    async def _load(self, ref: str) -> None:
+        async with self._loading:
+            if ref in self._others:  # by whoever asked for it meanwhile
+                return
+            self._others[ref] = await asyncio.to_thread(Voice.load, ref, self._uri, self._engine)
+            if len(self._others) > self._kept:
+                self._others.popitem(last=False)
 
     async def follow(self, seconds: float = POLL_SECONDS) -> None:
         """Look at the alias again and again, until cancelled."""

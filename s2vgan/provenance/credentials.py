@@ -117,7 +117,8 @@ def _sign(source: BinaryIO, signed: BinaryIO, origin: Origin, title: str) -> Non
     except c2pa.C2paError as error:
         raise ConfigError(
             f"content credentials: cannot be signed ({error}); check the certificate of "
-            "S2VGAN_C2PA_CERT: digital signature, with an extended key usage that C2PA accepts."
+            "S2VGAN_C2PA_CERT: in its time, digital signature, with an extended key usage that "
+            "C2PA accepts."
         ) from error
 
 

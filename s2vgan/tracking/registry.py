@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from s2vgan.errors import RunError
+from s2vgan.errors import NoModelError, OutageError, RunError
 from s2vgan.tracking.store import connect, database_of, first_line, tracking_uri
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ def resolve(ref: str, uri: str | None = None) -> str:
         uri: of the store, :func:`tracking_uri` by default.
 
     Raises:
-        RunError: if there is no such model or alias.
+        NoModelError: if there is no such model or alias.
+        OutageError: if MLflow fails.
     """
     if not ref.startswith(_SCHEMES):
         return str(Path(ref).absolute())
@@ -137,7 +138,9 @@ def fetch_model(ref: str, uri: str | None = None) -> Path:
         uri: of the store, :func:`tracking_uri` by default.
 
     Raises:
-        RunError: if there is no such model, or it cannot be had.
+        NoModelError: if there is no such registered model.
+        OutageError: if it cannot be had.
+        RunError: if the folder holds no model.
     """
     from s2vgan import artifact  # brings torch, which the rest of this module does without
 
@@ -171,12 +174,13 @@ def ask(ref: str, uri: str | None, question: "Callable[[MlflowClient], T]") -> T
         The answer.
 
     Raises:
-        RunError: if there is no such model, or MLflow fails.
+        NoModelError: if there is no such model.
+        OutageError: if MLflow fails.
     """
     uri = uri or tracking_uri()
     answer = _answer(ref, uri, question)
     if answer is None:
-        raise RunError(
+        raise NoModelError(
             f"{ref}: no such model in MLflow at {uri}; `python tune/sweep.py` registers a "
             "champion, or give a run folder instead."
         )
@@ -198,6 +202,6 @@ def _answer(ref: str, uri: str, question: "Callable[[MlflowClient], T]") -> T | 
         known = error.error_code if isinstance(error, MlflowException) else ""
         if known in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
-        raise RunError(f"{ref}: MLflow at {uri} failed ({first_line(error)}).") from error
+        raise OutageError(f"{ref}: MLflow at {uri} failed ({first_line(error)}).") from error
     except OSError as error:
-        raise RunError(f"{ref}: its files cannot be fetched ({first_line(error)}).") from error
+        raise OutageError(f"{ref}: its files cannot be fetched ({first_line(error)}).") from error

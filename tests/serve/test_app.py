@@ -1,4 +1,5 @@
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from pydantic import ValidationError
 from ray.serve.schema import ServeDeploySchema
 
 from s2vgan import tracking
+from s2vgan.provenance import certificate
 from serve import app as service
 
 CONFIG = Path(service.__file__).parent / "config.yaml"
@@ -50,6 +52,24 @@ def test_what_cannot_mark_does_not_start(
     monkeypatch.setenv(variable, "short")
     assert service.main([]) == 2
     assert variable in capsys.readouterr().err
+
+
+def test_a_certificate_of_the_past_does_not_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S2VGAN_CACHE", str(tmp_path))
+    monkeypatch.setattr(certificate, "_DAYS", 0.5)  # from yesterday on
+    assert service.main([]) == 2
+    said = capsys.readouterr().err
+    assert "not valid at time" in said and "S2VGAN_C2PA_CERT: in its time" in said
+
+
+def test_without_the_library_of_credentials_nothing_starts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "c2pa", None)
+    assert service.main([]) == 2
+    assert "pip install c2pa-python" in capsys.readouterr().err
 
 
 def test_ray_lets_in_more_than_the_application_does(run_folder: Path) -> None:

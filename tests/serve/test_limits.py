@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from starlette.requests import Request
+from starlette.websockets import WebSocketDisconnect
 
 from s2vgan.errors import ServiceError
 from serve import access
@@ -52,15 +53,22 @@ def test_a_service_for_the_network_needs_a_token(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(ServiceError, match=access.TOKEN_VARIABLE):
             Access().require_for(host)
         Access(TOKEN).require_for(host)
-    monkeypatch.setenv(access.OPEN_VARIABLE, "yes")
-    Access().require_for("0.0.0.0")
+    Access(open=True).require_for("0.0.0.0")
 
 
 def test_what_the_environment_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(access.TOKEN_VARIABLE, "short")
-    with pytest.raises(ServiceError, match="guessed"):
-        Access.from_environment()
-    monkeypatch.setenv(access.TOKEN_VARIABLE, TOKEN)
+    for said, allowed in (("yes", True), ("no", False)):
+        monkeypatch.setenv(access.OPEN_VARIABLE, said)
+        assert Access.from_environment() == Access(open=allowed)
+    unusable = {"short": "guessed", " \n": "of 0 characters", f"{'x' * 15}\n": "guessed"}
+    unusable |= {f"{TOKEN}\N{LATIN SMALL LETTER E WITH ACUTE}": "header", f"{TOKEN}\n1": "header"}
+    for token, why in unusable.items():
+        monkeypatch.setenv(access.TOKEN_VARIABLE, token)
+        with pytest.raises(ServiceError, match=why):
+            Access.from_environment()
+    monkeypatch.setenv(access.TOKEN_VARIABLE, "")
+    assert Access.from_environment() == Access()
+    monkeypatch.setenv(access.TOKEN_VARIABLE, f" {TOKEN}\n")
     monkeypatch.setenv(access.ORIGINS_VARIABLE, "https://a.example, https://b.example")
     assert Access.from_environment() == Access(TOKEN, ("https://a.example", "https://b.example"))
 
@@ -77,6 +85,55 @@ def test_other_origins_are_closed_unless_named(voice: Voice) -> None:
         assert answer.headers["access-control-allow-origin"] == "https://a.example"
         other = client.get("/v1/model", headers={"Origin": "https://b.example"})
         assert other.status_code == 403
+
+
+def asks(client: TestClient, origin: str, host: str) -> bool:
+    """Whether a page may ask a service under a name: by POST, by GET and by WebSocket alike."""
+    headers = {"Origin": origin, "Host": host}
+    posted = client.post("/v1/speak", content=b"", headers=headers).status_code
+    got = client.get("/v1/model", headers=headers).status_code
+    try:
+        with client.websocket_connect("/v1/stream", headers=headers):
+            live = True
+    except WebSocketDisconnect:
+        live = False
+    assert (posted != 403) == (got != 403) == live
+    return live
+
+
+OWN = "http://localhost:8000", "http://127.0.0.1:8000", "http://[::1]:8000", "http://x.localhost"
+REBOUND = "http://evil.example:8000", "http://localhost.evil.example", "http://10.0.0.1:8000"
+
+
+def test_a_name_of_somebody_elses_that_leads_here_is_closed(voice: Voice) -> None:
+    with TestClient(build(service_of(voice))) as client:
+        for origin in OWN:
+            assert asks(client, origin, origin.removeprefix("http://")), origin
+            assert not asks(client, origin, "evil.example:8000"), origin
+        for origin in REBOUND:
+            assert not asks(client, origin, origin.removeprefix("http://")), origin
+        there = {"Host": "evil.example:8000"}
+        assert client.get("/v1/model", headers=there).status_code == 200, "no page of a browser's"
+    named = Access(origins=REBOUND)
+    for allowed in (Access(TOKEN), Access(open=True), named):
+        with TestClient(build(service_of(voice, access=allowed))) as client:
+            for origin in REBOUND:
+                assert asks(client, origin, origin.removeprefix("http://")), origin
+                assert asks(client, origin, "localhost:8000") == (allowed is named), origin
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "null", ""])
+def test_an_origin_that_is_none_is_closed(origin: str, voice: Voice) -> None:
+    ask = {"Origin": origin}
+    with TestClient(build(service_of(voice))) as client:
+        answer = client.post("/v1/speak", content=b"", headers=ask)
+        assert answer.status_code == 403 and access.ORIGINS_VARIABLE in refusal(answer)
+        with (
+            pytest.raises(WebSocketDisconnect) as end,
+            client.websocket_connect("/v1/stream", headers=ask),
+        ):
+            pass
+        assert end.value.code == 1008
 
 
 def test_overload_those_inside_succeed_and_others_are_told_at_once(

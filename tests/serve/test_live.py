@@ -97,6 +97,30 @@ def test_who_does_not_take_frames_is_left_out_and_others_go_on(voice: Voice) -> 
     assert took >= 90 and left >= 30 - AHEAD
 
 
+def test_an_end_does_not_wait_for_the_speech_of_others(voice: Voice) -> None:
+    async def run() -> int:
+        batcher = Batcher(Meters())
+        file = batcher.open(voice.synthesizer.stream())
+        file.feed(tone(10))
+        file.end()
+        live = batcher.open(voice.synthesizer.stream(), live=True)
+        live.end()
+
+        async def listen() -> None:
+            async for _ in file.frames():
+                pass
+
+        listening = asyncio.create_task(listen())
+        assert [frames async for frames in live.frames()] == []
+        left = file.stream.ready
+        await listening
+        for session in (file, live):
+            session.close()
+        return left
+
+    assert asyncio.run(run()) > 50, "of the 100 groups of the file"
+
+
 def test_speech_may_end_while_its_groups_are_made(
     voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,7 +274,7 @@ def test_pages_of_other_hosts_hear_nothing(voice: Voice) -> None:
             client.websocket_connect("/v1/stream", headers={"Origin": "https://evil.example"}),
         ):
             pass
-        own = {"Origin": "http://testserver"}
+        own = {"Origin": "http://localhost:8000", "Host": "localhost:8000"}
         with client.websocket_connect("/v1/stream", headers=own) as line:
             line.send_json({})
             assert line.receive_json()["ready"]

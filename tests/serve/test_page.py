@@ -155,6 +155,33 @@ def test_a_recording_is_spoken(page: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("button", ["record", "live"])
+def test_a_second_click_opens_no_second_microphone(button: str, page: Any) -> None:
+    page.evaluate(
+        """() => {
+            const media = navigator.mediaDevices, real = media.getUserMedia.bind(media);
+            const allowed = new Promise(resolve => window.allow = resolve);
+            window.asked = 0;
+            media.getUserMedia = async wish => {
+                window.asked += 1;
+                await allowed;
+                return window.sound = await real(wish);
+            };
+        }"""
+    )
+    for other in (button, button, "record", "live"):
+        page.click(f"#{other}")
+    assert page.evaluate("window.asked") == 1
+    page.evaluate("window.allow()")
+    until(page, f"document.getElementById('{button}').textContent === 'Stop'")
+    page.click(f"#{button}")
+    until(page, "window.sound.getTracks().every(track => track.readyState === 'ended')")
+    until(page, f"document.getElementById('{button}').textContent === '{button.capitalize()}'")
+    page.click(f"#{button}")
+    assert page.evaluate("window.asked") == 2, "it can be asked for again"
+
+
+@pytest.mark.slow
 def test_what_is_refused_is_told_in_a_sentence(page: Any) -> None:
     give(page, "letter.wav", b"this is no sound")
     page.click("#speak")

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -224,3 +225,30 @@ def test_a_complete_film_is_left_only_when_its_thread_has_ended(
         await empty(service)
 
     asyncio.run(run())
+
+
+def test_a_film_that_is_signed_keeps_its_folder(
+    voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = build(service_of(voice))
+    signing, go_on = threading.Event(), threading.Event()
+    there: list[bool] = []
+
+    def sign(path: Path, _: Any) -> None:
+        signing.set()
+        go_on.wait(60)
+        there.append(path.is_file())
+
+    monkeypatch.setattr("serve.speak.sign_file", sign)
+
+    async def run() -> None:
+        client = Client("http", FILE, 1000, "word")
+        asking = asyncio.create_task(client.ask(api, "size=32&stream=0"))
+        await asyncio.to_thread(signing.wait, 60)
+        asking.cancel()  # by the limit of time, say
+        await asyncio.sleep(0.1)
+        go_on.set()
+        await asking
+
+    asyncio.run(run())
+    assert there == [True]

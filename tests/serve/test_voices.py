@@ -20,7 +20,7 @@ from serve.api import build
 from serve.problems import Refusal
 from serve.service import Service
 from serve.voices import Voice, Voices
-from tests.serve.sounds import refusal, sound
+from tests.serve.sounds import free_port, refusal, sound
 
 
 class House:
@@ -133,6 +133,22 @@ def test_an_mlflow_that_is_gone_leaves_the_champion(house: House, client: TestCl
     assert client.post("/v1/speak", content=sound(0.5)).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["s2vgan", "s2vgan@shadow", "s2vgan/7"])
+def test_a_named_model_waits_for_an_mlflow_that_does_not_answer(
+    name: str, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    gone = f"http://127.0.0.1:{free_port()}"
+    voices = Voices(tracking.CHAMPION, gone, voice)
+    with TestClient(build(Service(voices))) as client:
+        for answer in (
+            client.get(f"/v1/model?model={name}"),
+            client.post(f"/v1/speak?model={name}", content=sound(0.2)),
+        ):
+            assert answer.status_code == 503 and name in refusal(answer)
+            assert answer.headers["retry-after"] == "5" and gone not in answer.text
+
+
 def test_models_by_name(house: House, client: TestClient) -> None:
     house.register(house.another("shadow"), alias="shadow")
     cards = {
@@ -226,3 +242,4 @@ def test_a_named_model_that_cannot_speak_says_so(house: House) -> None:
     with pytest.raises(Refusal) as refused:
         asyncio.run(house.voices.get("s2vgan@torn"))
     assert refused.value.status_code == 503
+    assert "Retry-After" not in (refused.value.headers or {}), "waiting would not help"
