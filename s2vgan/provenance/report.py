@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from s2vgan.errors import SourceError
 from s2vgan.media import read_tags
 from s2vgan.provenance.credentials import Credentials, read_credentials
 from s2vgan.provenance.detector import Detection, detect
@@ -19,13 +20,15 @@ class Provenance:
         file: its path.
         watermark: of the key that was looked for.
         tags: title and comment of the container, as far as it has them.
-        credentials: its C2PA manifest, None if it carries none.
+        credentials: its C2PA manifest, None if it carries none or a broken one.
+        unreadable: why the manifest that it carries cannot be read; empty if nothing is broken.
     """
 
     file: str
     watermark: Detection
     tags: dict[str, str]
     credentials: Credentials | None
+    unreadable: str
 
     @classmethod
     def read(cls, path: str | Path, key: str) -> "Provenance":
@@ -37,7 +40,13 @@ class Provenance:
         """
         tags = read_tags(path)
         told = {name: tags[name] for name in TAGS if name in tags}
-        return cls(str(path), detect(path, key), told, read_credentials(path))
+        watermark = detect(path, key)
+        credentials, unreadable = None, ""
+        try:
+            credentials = read_credentials(path)
+        except SourceError as error:
+            unreadable = str(error)
+        return cls(str(path), watermark, told, credentials, unreadable)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -52,7 +61,9 @@ class Provenance:
             f"reaches that with a probability of at most {mark.false_alarm:.1g})."
         ]
         lines += [f"{name}: {text}" for name, text in self.tags.items()]
-        if (signed := self.credentials) is None:
+        if self.unreadable:
+            lines.append(f"Content credentials: unreadable. {self.unreadable}")
+        elif (signed := self.credentials) is None:
             lines.append("Content credentials: none.")
         else:
             lines.append(
