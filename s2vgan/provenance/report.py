@@ -53,7 +53,7 @@ class Provenance:
         return dataclasses.asdict(self)
 
     def describe(self) -> str:
-        """Lines for people."""
+        """Lines for people; what does not print in them is escaped, since anybody writes a tag."""
         mark = self.watermark
         lines = [
             f"{self.file}: watermark {'found' if mark.found else 'not found'} "
@@ -72,4 +72,10 @@ class Provenance:
             if signed.source_type:
                 lines.append(f"Source type: {signed.source_type.rpartition('/')[2]}")
             lines += [f"  {name}: {text}" for name, text in signed.model.items()]
-        return "\n".join(lines)
+        return "\n".join(_printable(line) for line in lines)
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
