@@ -54,7 +54,8 @@ def speak(arguments: Namespace) -> None:
     from s2vgan.tracking import fetch_model
 
     registered = REGISTERED.match(arguments.model)
-    synthesizer = Synthesizer.load(fetch_model(arguments.model), arguments.device)
+    with fetch_model(arguments.model) as folder:
+        synthesizer = Synthesizer.load(folder, arguments.device)
     spec = synthesizer.spec
     origin = Origin.of(synthesizer.manifest, arguments.model if registered else "")
     marker = Marker(label=not arguments.no_label, fps=spec.fps)
