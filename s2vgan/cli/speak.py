@@ -30,7 +30,7 @@ def speak_parser() -> ArgumentParser:
         help="who speaks, for a model with model.identity: a picture of a face, or the id of a "
         "video it was trained on; by default the first of these",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise, 0 to 2^63 - 1")
     parser.add_argument("--scale", type=int, default=4, help="whole-number enlargement")
     parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda")
     parser.add_argument(
