@@ -2,13 +2,14 @@
 
 One process at a time builds; others that want an entry wait for it. Entries that were not used for
 longest go when the room is wanted. An entry that is in use may go too: its files stay readable for
-those who have them open.
+those who have them open. Whatever else is in the folder is somebody else's, and stays.
 """
 
 import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -22,7 +23,8 @@ VARIABLE: Final = "S2VGAN_CACHE"
 KEPT: Final = 50 * 2**30  # bytes that all entries together may take
 
 _LOCK: Final = "lock"
-_TEMPORARY: Final = ".tmp"
+_ENTRY: Final = re.compile(r"(graph-)?[0-9a-f]{64}")
+_TEMPORARY: Final = re.compile(_ENTRY.pattern + r"\.[0-9a-f]{32}\.tmp")
 
 T = TypeVar("T")
 
@@ -38,7 +40,7 @@ def fetch(
     """Open an entry; build it first if it is not there, or damaged.
 
     Args:
-        name: of the entry, which decides its content.
+        name: of the entry, which decides its content: a SHA-256 in hex, or one after ``graph-``.
         size: about how many bytes it takes.
         open_entry: given the entry's folder, what is in it; None if it is not whole.
         build: fills an empty folder.
@@ -87,9 +89,11 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _make_room(path: Path, size: int) -> None:
     """Remove what killed builders left, and old entries as far as their room is wanted."""
-    for left in path.parent.glob(f"*{_TEMPORARY}"):
-        shutil.rmtree(left, ignore_errors=True)  # its builder had the lock that we have
-    others = [entry for entry in path.parent.iterdir() if entry.is_dir() and entry != path]
+    folders = [folder for folder in path.parent.iterdir() if folder.is_dir()]
+    for left in folders:
+        if _TEMPORARY.fullmatch(left.name):
+            shutil.rmtree(left, ignore_errors=True)  # its builder had the lock that we have
+    others = [entry for entry in folders if _ENTRY.fullmatch(entry.name) and entry != path]
     others.sort(key=lambda entry: entry.stat().st_mtime)
     taken = {entry: sum(file.stat().st_size for file in entry.iterdir()) for entry in others}
     shutil.rmtree(path, ignore_errors=True)  # damaged
@@ -103,7 +107,7 @@ def _make_room(path: Path, size: int) -> None:
 
 
 def _build(path: Path, build: Callable[[Path], None]) -> None:
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}{_TEMPORARY}")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     temporary.mkdir()
     try:
         build(temporary)

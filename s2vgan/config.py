@@ -6,9 +6,11 @@ method off. Each addition is one key.
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from s2vgan.errors import ConfigError
+
+MAX_SEED: Final = 2**63 - 1  # as in the service's requests; PyTorch takes no more than 64 bits
 
 # What wav2pix has none of, or only one form of. Settings of the ConvGRU mean nothing to it, as they
 # mean nothing to no_gru.
@@ -156,7 +158,7 @@ class TrainConfig:
         evaluate_every: steps between evaluations; each writes a checkpoint and samples.
         amp: mixed precision: off, bf16 autocast, or auto for bf16 where the processor has it.
         compile: G and D by torch.compile, which takes minutes at the start; for GPUs.
-        seed: of weights, batches and noise.
+        seed: of weights, batches and noise, 0 to 2^63 - 1.
     """
 
     lr_g: float = 2e-4
@@ -185,7 +187,7 @@ class TrainConfig:
         for name in ("lr_g", "lr_d", "stride", "minutes", "pretrain_steps", "clip"):
             _at_least(f"train.{name}", getattr(self, name), 0)
         _between("train.gain", self.gain, 0, 40)
-        _at_least("train.seed", self.seed, 0)
+        _between("train.seed", self.seed, 0, MAX_SEED)
         for name in ("beta1", "beta2"):
             _between(f"train.{name}", getattr(self, name), 0, 0.99999)
         _one_of("train.amp", self.amp, ("auto", "off", "bf16"))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s2vgan.config import ModelConfig
+from s2vgan.config import MAX_SEED, ModelConfig
 from s2vgan.errors import ConfigError, SourceError
 from s2vgan.models import FaceCodes, Identity
 from s2vgan.spec import GroupSpec
@@ -44,13 +44,14 @@ class Stream:
 
     Args:
         face: that speaks; a network is in evaluation mode.
-        seed: of the noise.
+        seed: of the noise, 0 to 2^63 - 1.
         pose: (frames, pose_dim) float32 pose codes, the last one held after its end; None holds
             the reference pose.
         who: who speaks, from :meth:`Face.identify`.
 
     Raises:
-        ConfigError: if the pose has another shape, or holds what is no number.
+        ConfigError: if the seed is out of range, the pose has another shape, or it holds what is
+            no number.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Stream:
         config, spec = face.config, face.spec
         self.face = face
         self._who, self._state = who, face.first_state(who)
+        if not 0 <= seed <= MAX_SEED:
+            raise ConfigError(f"seed {seed}: use 0 to {MAX_SEED}.")
         self._pose = None
         if pose is not None:
             self._pose = _checked_pose(pose, config.pose_dim).to(face.codes.reference_pose.device)

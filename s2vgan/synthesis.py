@@ -84,7 +84,7 @@ class Synthesizer:
 
         Raises:
             ConfigError: if a model that knows one face is given a reference, or one of another
-                size, or the pose has another shape.
+                size, the pose has another shape, or the seed is out of range.
         """
         picture = None
         if reference is not None:

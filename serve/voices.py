@@ -59,12 +59,13 @@ class Voice:
             DatasetError: if ONNX Runtime's graph cannot be kept.
         """
         exact = tracking.resolve(ref, uri)
-        folder = tracking.fetch_model(exact, uri)
-        model = artifact.load(folder, "cuda" if torch.cuda.is_available() else "cpu")
-        if not all(torch.isfinite(value).all() for value in model.face.state_dict().values()):
-            raise RunError(f"{exact}: its weights hold what is no number; train it again.")
-        engine = fitting(model, engine)
-        synthesizer = Synthesizer(model, load_onnx(folder, model) if engine == "onnx" else None)
+        with tracking.fetch_model(exact, uri) as folder:
+            model = artifact.load(folder, "cuda" if torch.cuda.is_available() else "cpu")
+            if not all(torch.isfinite(value).all() for value in model.face.state_dict().values()):
+                raise RunError(f"{exact}: its weights hold what is no number; train it again.")
+            engine = fitting(model, engine)
+            onnx = load_onnx(folder, model) if engine == "onnx" else None
+        synthesizer = Synthesizer(model, onnx)
         synthesizer.speak(np.zeros(synthesizer.spec.sample_rate, np.float32))
         return cls(synthesizer, exact, engine)
 

@@ -12,6 +12,8 @@ from s2vgan import cache
 from s2vgan.errors import DatasetError
 
 Usage = namedtuple("Usage", "total used free")
+A, B, C, D = (f"{number:064x}" for number in range(4))
+GRAPH = f"graph-{A}"
 
 
 @pytest.fixture(autouse=True)
@@ -30,18 +32,18 @@ def write(text: str, path: Path) -> None:
 
 
 def test_an_entry_is_built_once_and_whole_or_not_at_all(folder: Path) -> None:
-    assert cache.fetch("a", 10, read, partial(write, "one")) == "one"
-    assert cache.fetch("a", 10, read, partial(write, "two")) == "one"
-    (folder / "a" / "content").unlink()  # damaged: built anew
-    assert cache.fetch("a", 10, read, partial(write, "two")) == "two"
+    assert cache.fetch(A, 10, read, partial(write, "one")) == "one"
+    assert cache.fetch(A, 10, read, partial(write, "two")) == "one"
+    (folder / A / "content").unlink()  # damaged: built anew
+    assert cache.fetch(A, 10, read, partial(write, "two")) == "two"
 
     def fail(path: Path) -> None:
         write("half", path)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        cache.fetch("b", 10, read, fail)
-    assert sorted(path.name for path in folder.iterdir()) == ["a", "lock"]
+        cache.fetch(B, 10, read, fail)
+    assert sorted(path.name for path in folder.iterdir()) == [A, "lock"]
     assert folder.stat().st_mode & 0o077 == 0  # faces of people
 
 
@@ -53,7 +55,7 @@ def _slow(log: Path, path: Path) -> None:
 
 
 def _fetch(log: Path) -> str:
-    return cache.fetch("a", 10, read, partial(_slow, log))
+    return cache.fetch(A, 10, read, partial(_slow, log))
 
 
 def test_of_processes_that_want_it_one_builds(folder: Path, tmp_path: Path) -> None:
@@ -64,9 +66,9 @@ def test_of_processes_that_want_it_one_builds(folder: Path, tmp_path: Path) -> N
 
 
 def test_what_a_killed_builder_left_goes(folder: Path) -> None:
-    left = folder / "a.0123.tmp"
+    left = folder / f"{GRAPH}.{0:032x}.tmp"
     left.mkdir(parents=True)
-    cache.fetch("b", 10, read, partial(write, "one"))
+    cache.fetch(B, 10, read, partial(write, "one"))
     assert not left.exists()
 
 
@@ -74,14 +76,27 @@ def test_what_was_not_used_for_longest_makes_room(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "KEPT", 250)
-    for number, name in enumerate("abc"):
+    for number, name in enumerate((A, B, C)):
         cache.fetch(name, 100, read, partial(write, "x" * 100))
         os.utime(folder / name, (number, number))
         assert (folder / name).is_dir()
-    assert not (folder / "a").exists()
-    cache.fetch("b", 100, read, partial(write, ""))  # used again
-    cache.fetch("d", 100, read, partial(write, "x" * 100))
-    assert sorted(path.name for path in folder.iterdir()) == ["b", "d", "lock"]
+    assert not (folder / A).exists()
+    cache.fetch(B, 100, read, partial(write, ""))  # used again
+    cache.fetch(D, 100, read, partial(write, "x" * 100))
+    assert sorted(path.name for path in folder.iterdir()) == [B, D, "lock"]
+
+
+def test_what_is_not_the_caches_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    others = {"upload.tmp", "photos", "graph-paper", f"{A}.tmp", A[:-1], f"my-{A}"}
+    for name in others:
+        (folder / name).mkdir(parents=True)
+        write("mine", folder / name)
+    cache.fetch(A, 10, read, partial(write, "one"))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(100, 95, 5))
+    with pytest.raises(DatasetError, match="No space left"):
+        cache.fetch(B, 10, read, partial(write, "one"))
+    assert {path.name for path in folder.iterdir()} == others | {"lock"}
+    assert all(read(folder / name) == "mine" for name in others)
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(
@@ -92,13 +107,13 @@ def test_a_full_disk_is_said_and_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(DatasetError, match=r"No space left .* set S2VGAN_CACHE"):
-        cache.fetch("a", 10, read, fail)
+        cache.fetch(A, 10, read, fail)
     assert [path.name for path in folder.iterdir()] == ["lock"]
-    cache.fetch("old", 10, read, partial(write, "one"))
+    cache.fetch(GRAPH, 10, read, partial(write, "one"))
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(100, 95, 5))
     with pytest.raises(DatasetError, match="0.0 GB cannot be kept .*No space left"):
-        cache.fetch("a", 10, read, partial(write, "one"))
-    assert not (folder / "old").exists()  # it was given up before
+        cache.fetch(A, 10, read, partial(write, "one"))
+    assert not (folder / GRAPH).exists()  # it was given up before
 
 
 def test_a_folder_that_cannot_be_written_is_named(
@@ -107,4 +122,4 @@ def test_a_folder_that_cannot_be_written_is_named(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "file" / "cache"))
     with pytest.raises(DatasetError, match=r"file/cache: .* set S2VGAN_CACHE"):
-        cache.fetch("a", 10, read, partial(write, "one"))
+        cache.fetch(A, 10, read, partial(write, "one"))

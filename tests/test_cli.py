@@ -215,6 +215,8 @@ def test_what_cannot_work_ends_with_a_sentence_and_2(
         ("train", "--data", str(nowhere)): "no dataset here",
         ("speak", "--model", str(run), "--audio", str(speech), "--device", "gpu"): "device gpu",
         ("speak", "--model", str(run), "--audio", str(speech), "--scale", "0"): "scale 0",
+        ("speak", "--model", str(run), "--audio", str(speech), "--seed", str(2**64)): "use 0 to 92",
+        ("speak", "--model", str(run), "--audio", str(speech), "--seed", "-1"): "seed -1",
     }
     for arguments, sentence in cases.items():
         assert main([*arguments, "--out", str(out)]) == 2, arguments

@@ -114,6 +114,9 @@ def test_what_contradicts_or_is_out_of_range_is_refused() -> None:
         TrainConfig(balance=1.5)
     with pytest.raises(ConfigError, match="train.seed"):
         TrainConfig(seed=-1)
+    with pytest.raises(ConfigError, match="train.seed .* between 0 and 9223372036854775807"):
+        TrainConfig(seed=2**63)
+    assert TrainConfig(seed=2**63 - 1).seed == 2**63 - 1
     with pytest.raises(ConfigError, match="train.beta1"):
         TrainConfig(beta1=1.0)
     with pytest.raises(ConfigError, match="model.kind is 'gan'; use gru or no_gru"):

@@ -4,6 +4,9 @@ import socket
 from pathlib import Path
 
 import pytest
+from mlflow.store.artifact import artifact_repository_registry
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from s2vgan import tracking
 from s2vgan.config import Config
@@ -175,9 +178,11 @@ def test_the_champion_is_registered_resolved_and_fetched(store: str, model_dir: 
     assert tracking.resolve(tracking.CHAMPION) == "models:/s2vgan/2"
     assert tracking.resolve("models:/s2vgan/1") == "models:/s2vgan/1"
     for ref in (tracking.CHAMPION, "models:/s2vgan/2", f"runs:/{second_run}/model"):
-        assert (tracking.fetch_model(ref) / "config.json").read_text() == "better"
-    older = tracking.fetch_model("models:/s2vgan/1")
-    assert (older / "config.json").read_text() == "content of config.json"
+        with tracking.fetch_model(ref) as folder:
+            assert (folder / "config.json").read_text() == "better"
+    with tracking.fetch_model("models:/s2vgan/1") as older:
+        assert (older / "config.json").read_text() == "content of config.json"
+    assert older.is_dir(), "a local store keeps its own folder"
 
     version = connect(store).get_model_version("s2vgan", "2")
     assert version.run_id == second_run and version.tags["val/score"] == "0.5"
@@ -187,6 +192,45 @@ def test_the_champion_is_registered_resolved_and_fetched(store: str, model_dir: 
     assert {path.name for path in Path(downloaded).iterdir()} >= {"manifest.json", "config.json"}
 
 
+class Remote(LocalArtifactRepository):
+    """Artifacts at ``remote:/PATH``, which are downloaded as from any other machine."""
+
+    def __init__(self, artifact_uri: str, *_: object, **__: object) -> None:
+        super().__init__(artifact_uri.replace("remote:", "file:"))
+
+    download_artifacts = ArtifactRepository.download_artifacts
+
+
+def test_what_is_downloaded_is_deleted_after_loading(
+    store: str, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repositories = artifact_repository_registry._artifact_repository_registry._registry
+    monkeypatch.setitem(repositories, "remote", Remote)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    client = connect(store)
+    experiment = client.create_experiment("remote", f"remote://{tmp_path}/remote")
+    run_id = client.create_run(experiment).info.run_id
+    tracking.register(model_dir, run_id, {})
+    refs = (tracking.CHAMPION, "models:/s2vgan/1", f"runs:/{run_id}/model")
+    for ref in refs:
+        with tracking.fetch_model(ref) as folder:
+            assert (folder / "config.json").read_text() == "content of config.json"
+            assert folder.is_relative_to(temporary)
+        assert not list(temporary.iterdir())
+
+    def torn(_: object, __: str, local_path: str) -> None:
+        Path(local_path).write_text("half")
+        raise OSError("connection lost")
+
+    monkeypatch.setattr(Remote, "_download_file", torn)
+    for ref in refs:
+        with pytest.raises(RunError, match="connection lost|MLflow"), tracking.fetch_model(ref):
+            pass
+        assert not list(temporary.iterdir())
+
+
 @pytest.mark.parametrize(
     "ref", [tracking.CHAMPION, "models:/s2vgan/7", "models:/none@champion", "runs:/beef/model"]
 )
@@ -194,8 +238,8 @@ def test_the_champion_is_registered_resolved_and_fetched(store: str, model_dir: 
 def test_a_model_that_is_not_there(ref: str, known: bool, store: str, tmp_path: Path) -> None:
     if known:
         tracking.Tracker().start("makes the store", {})
-    with pytest.raises(RunError, match=ref):
-        tracking.fetch_model(ref)
+    with pytest.raises(RunError, match=ref), tracking.fetch_model(ref):
+        pass
     assert (tmp_path / "store" / "mlflow.db").exists() == known, "asking makes no database"
 
 

@@ -230,8 +230,8 @@ def test_the_best_model_is_kept_beside_the_latest(
     shutil.rmtree(run / "best")  # killed while it was replaced
     train(config(12), toy_data, run, workers=0, resume=True)
     assert steps() == (12, 12)
-    kept = tracking.fetch_model(f"runs:/{read_run(run)['mlflow_run']}/best")
-    assert artifact.load(kept).manifest["step"] == 12
+    with tracking.fetch_model(f"runs:/{read_run(run)['mlflow_run']}/best") as kept:
+        assert artifact.load(kept).manifest["step"] == 12
 
 
 def test_a_finished_run_is_resumed_without_being_evaluated_again(

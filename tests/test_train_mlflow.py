@@ -40,8 +40,9 @@ def check_delivered(run: Path, uri: str) -> None:
     samples = {item.path for item in client.list_artifacts(about["mlflow_run"], "samples")}
     assert samples == {f"samples/{path.name}" for path in (run / "samples").iterdir()}
     for model in ("model", "best"):
-        kept = tracking.fetch_model(f"runs:/{about['mlflow_run']}/{model}", uri)
-        assert artifact.load(kept).manifest["step"] == artifact.load(run / model).manifest["step"]
+        with tracking.fetch_model(f"runs:/{about['mlflow_run']}/{model}", uri) as kept:
+            step = artifact.load(kept).manifest["step"]
+        assert step == artifact.load(run / model).manifest["step"]
     experiments = [item.experiment_id for item in client.search_experiments()]
     assert len(client.search_runs(experiments)) == 1
     assert tracking.is_delivered(run)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -169,9 +170,12 @@ def _measure(
     model: Path, champion: str | None, folder: Path, data: str | Path, store: str
 ) -> tuple[float, dict[str, float], float | None]:
     """Score and values of the winner, and the champion's score if it can be measured here."""
-    runs = [model] + ([tracking.fetch_model(champion, store)] if champion else [])
-    evaluation = evaluate(data, runs, folder / EVALUATION)
-    write_report(evaluation, folder / EVALUATION)
+    runs = [model]
+    with ExitStack() as held:
+        if champion:
+            runs.append(held.enter_context(tracking.fetch_model(champion, store)))
+        evaluation = evaluate(data, runs, folder / EVALUATION)
+        write_report(evaluation, folder / EVALUATION)
     rows = evaluation.metrics["rows"]
     score, values = score_of_run(rows, str(model))
     if not champion or all(row["run"] != str(runs[1]) for row in rows):

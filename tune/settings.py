@@ -27,7 +27,7 @@ class Sweep:
         search: grid: every combination; random: ``samples`` draws; optuna: as many suggestions.
         samples: combinations to draw; each runs with every kind.
         scheduler: asha stops the worse trials at rungs; fifo lets all use up their budget.
-        seed: of the draws.
+        seed: of the draws, 0 to 2^32 - 1.
         workers: Ray Train workers of one trial.
         consent: who consented that the face is learned and shown, and how.
     """
@@ -41,6 +41,10 @@ class Sweep:
     seed: int = 0
     workers: int = 1
     consent: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:  # as Optuna takes it
+            raise ConfigError(f"--seed {self.seed}: use 0 to {2**32 - 1}.")
 
     @property
     def points(self) -> list[Point] | None:

@@ -1,5 +1,6 @@
 """``s2vgan evaluate``."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -55,14 +56,18 @@ def evaluate(arguments: Namespace) -> None:
     from s2vgan.report import evaluate_and_report
     from s2vgan.tracking import fetch_model
 
-    evaluate_and_report(
-        arguments.data,
-        [fetch_model(run) if REGISTERED.match(run) else Path(run) for run in arguments.runs],
-        arguments.out,
-        metrics=tuple(METRICS) if arguments.metrics is None else arguments.metrics.split(","),
-        unseen=arguments.unseen,
-        openings=arguments.openings,
-        lpips_trunk=arguments.lpips_trunk,
-        syncnet=arguments.syncnet,
-        identity_model=arguments.identity_model,
-    )
+    with ExitStack() as held:
+        evaluate_and_report(
+            arguments.data,
+            [
+                held.enter_context(fetch_model(run)) if REGISTERED.match(run) else Path(run)
+                for run in arguments.runs
+            ],
+            arguments.out,
+            metrics=tuple(METRICS) if arguments.metrics is None else arguments.metrics.split(","),
+            unseen=arguments.unseen,
+            openings=arguments.openings,
+            lpips_trunk=arguments.lpips_trunk,
+            syncnet=arguments.syncnet,
+            identity_model=arguments.identity_model,
+        )

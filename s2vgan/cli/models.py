@@ -32,7 +32,9 @@ def export(arguments: Namespace) -> None:
     from s2vgan.export import export_onnx
     from s2vgan.tracking import fetch_model
 
-    export_onnx(artifact.load(fetch_model(arguments.model)), arguments.out)
+    with fetch_model(arguments.model) as folder:
+        model = artifact.load(folder)
+    export_onnx(model, arguments.out)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 2**20:.1f} MB.")
 
 

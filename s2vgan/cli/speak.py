@@ -30,7 +30,7 @@ def speak_parser() -> ArgumentParser:
         help="who speaks, for a model with model.identity: a picture of a face, or the id of a "
         "video it was trained on; by default the first of these",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise, 0 to 2^63 - 1")
     parser.add_argument("--scale", type=int, default=4, help="whole-number enlargement")
     parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda")
     parser.add_argument(
@@ -54,7 +54,8 @@ def speak(arguments: Namespace) -> None:
     from s2vgan.tracking import fetch_model
 
     registered = REGISTERED.match(arguments.model)
-    synthesizer = Synthesizer.load(fetch_model(arguments.model), arguments.device)
+    with fetch_model(arguments.model) as folder:
+        synthesizer = Synthesizer.load(folder, arguments.device)
     spec = synthesizer.spec
     origin = Origin.of(synthesizer.manifest, arguments.model if registered else "")
     marker = Marker(label=not arguments.no_label, fps=spec.fps)

@@ -36,7 +36,7 @@ def read_audio(
 
     Raises:
         SourceError: if the file is missing or unreadable, or has no sound, sound of length 0, or
-            sound that is too long or of a codec that is not supported.
+            sound that is too long, in too many pieces, or of a codec that is not supported.
     """
     name = "the audio" if isinstance(source, bytes) else str(source)
     parts: list[np.ndarray] = []
@@ -51,6 +51,8 @@ def read_audio(
 
 # Timestamps are rounded to milliseconds by some containers; a larger step is a gap.
 _GAP_SECONDS: Final = 0.02
+# Each run has a resampler, which costs far more to make than the few bytes that ask for one.
+_MAX_RUNS: Final = 10_000
 # A resampler that starts this many samples of the result early is right when it counts.
 _WARM_UP: Final = 4096
 # Sound is read this much further than asked for, since the clock may be off by _GAP_SECONDS.
@@ -172,10 +174,11 @@ def _audio_runs(
             is left out. None for all that there is, in the order of the file.
 
     Raises:
-        SourceError: if they are longer.
+        SourceError: if they are longer, or more than _MAX_RUNS.
     """
     end = _declared_end(container, stream)
     run: _Run | None = None
+    runs = 0
     earlier = 0.0  # seconds of the runs before this one
     for frames in decode_packets(read_packets(container, stream)):
         for frame in frames:
@@ -195,6 +198,12 @@ def _audio_runs(
                 if run is not None:
                     yield run
                     earlier += run.taken / run.rate
+                runs += 1
+                if runs > _MAX_RUNS:
+                    raise SourceError(
+                        f"{name}: its sound is in more than {_MAX_RUNS} pieces with gaps between "
+                        "them; fill these by `ffmpeg -i FILE -af aresample=async=1 NEW_FILE`."
+                    )
                 run = _Run(frame, time, end, rate, window or _ALL)
             run.add(frame)
             if run.taken > (max_seconds - earlier) * run.rate:
@@ -242,7 +251,7 @@ def read_track(
         stop: end of the window, in seconds; what lies after it is not read.
 
     Raises:
-        SourceError: if the file is unreadable or has no sound.
+        SourceError: if the file is unreadable, or has no sound or sound in too many pieces.
     """
     with open_file(path) as container:
         stream = audio_stream(container, path)

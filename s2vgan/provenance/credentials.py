@@ -92,6 +92,15 @@ def read_credentials(path: str | Path) -> Credentials | None:
         return None
     except (c2pa.C2paError, json.JSONDecodeError) as error:
         raise SourceError(f"{path}: its content credentials cannot be read ({error}).") from error
+    try:
+        return _told(state, manifest)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SourceError(
+            f"{path}: its content credentials cannot be read (not of C2PA's form: {error})."
+        ) from error
+
+
+def _told(state: str, manifest: dict[str, Any]) -> Credentials:
     data: dict[str, Any] = {part["label"]: part["data"] for part in manifest["assertions"]}
     actions = [
         action
@@ -101,7 +110,8 @@ def read_credentials(path: str | Path) -> Credentials | None:
     ]
     types = [action["digitalSourceType"] for action in actions if "digitalSourceType" in action]
     issuer = manifest.get("signature_info", {}).get("issuer", "")
-    return Credentials(state, issuer, types[0] if types else "", data.get("s2vgan.model", {}))
+    model = dict(data.get("s2vgan.model", {}).items())
+    return Credentials(state, issuer, types[0] if types else "", model)
 
 
 def _sign(source: BinaryIO, signed: BinaryIO, origin: Origin, title: str) -> None:

@@ -1,8 +1,11 @@
 """The registered model: its versions, its champion, and how to get one."""
 
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlparse
 
 from s2vgan.errors import NoModelError, OutageError, RunError
 from s2vgan.tracking.store import connect, database_of, first_line, tracking_uri
@@ -129,13 +132,19 @@ def resolve(ref: str, uri: str | None = None) -> str:
     return f"models:/{name}/{ask(ref, uri, version_of)}"
 
 
-def fetch_model(ref: str, uri: str | None = None) -> Path:
-    """Folder of a model, on this machine.
+@contextmanager
+def fetch_model(ref: str, uri: str | None = None) -> Iterator[Path]:
+    """Folder of a model on this machine, to load it from inside the ``with``.
+
+    What had to be downloaded is deleted at its end.
 
     Args:
         ref: ``models:/s2vgan@champion``, ``models:/s2vgan/3``, ``runs:/<id>/model``, or a run or
             model folder.
         uri: of the store, :func:`tracking_uri` by default.
+
+    Yields:
+        The folder.
 
     Raises:
         NoModelError: if there is no such registered model.
@@ -145,21 +154,32 @@ def fetch_model(ref: str, uri: str | None = None) -> Path:
     from s2vgan import artifact  # brings torch, which the rest of this module does without
 
     if not ref.startswith(_SCHEMES):
-        return artifact.find(ref)
+        yield artifact.find(ref)
+        return
     store = uri or tracking_uri()
     exact = resolve(ref, store)
 
-    def download(client: "MlflowClient") -> str:
-        import mlflow.artifacts
+    with ExitStack() as held:
 
-        source = exact
-        if exact.startswith("models:/"):
-            name, _, version = exact.removeprefix("models:/").partition("/")
-            source = client.get_model_version_download_uri(name, version)
-        # A local store answers with its own folder; anything else is copied to a new one.
-        return str(mlflow.artifacts.download_artifacts(source, tracking_uri=store))
+        def download(client: "MlflowClient") -> str:
+            import mlflow.artifacts
 
-    return artifact.find(ask(ref, store, download))
+            source = exact
+            if exact.startswith("models:/"):
+                name, _, version = exact.removeprefix("models:/").partition("/")
+                source = client.get_model_version_download_uri(name, version)
+            place = source
+            if source.startswith("runs:/"):
+                run_id = source.removeprefix("runs:/").partition("/")[0]
+                place = client.get_run(run_id).info.artifact_uri or ""
+            copy = None  # a local store answers with its own folder
+            if urlparse(place).scheme not in ("", "file"):
+                copy = held.enter_context(tempfile.TemporaryDirectory(prefix="s2vgan-"))
+            return str(
+                mlflow.artifacts.download_artifacts(source, dst_path=copy, tracking_uri=store)
+            )
+
+        yield artifact.find(ask(ref, store, download))
 
 
 def ask(ref: str, uri: str | None, question: "Callable[[MlflowClient], T]") -> T:

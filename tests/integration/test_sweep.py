@@ -52,7 +52,8 @@ def test_a_sweep_survives_a_failure_makes_a_champion_and_is_not_run_twice(
     assert promotion.winner == best.name
     assert (promotion.version, promotion.crowned) == ("1", True)
     assert tracking.find_champion() == "models:/s2vgan/1"
-    champion = Synthesizer.load(tracking.fetch_model(tracking.CHAMPION))
+    with tracking.fetch_model(tracking.CHAMPION) as kept:
+        champion = Synthesizer.load(kept)
     assert champion.config.model.kind == best.point[KIND]
     assert champion.manifest["consent"] == "A. Speaker, in writing"
     assert champion.speak(np.zeros(4800, np.float32)).shape == (9, 32, 32, 3)

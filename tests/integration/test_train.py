@@ -36,8 +36,8 @@ def test_two_workers_train_resume_and_track(
 
     run_id = json.loads((run / "run.json").read_text())["mlflow_run"]
     assert first["mlflow_run"] == run_id  # one run in MLflow, before and after
-    kept = tracking.fetch_model(f"runs:/{run_id}/model")
-    assert artifact.load(kept).manifest["step"] == 12
+    with tracking.fetch_model(f"runs:/{run_id}/model") as kept:
+        assert artifact.load(kept).manifest["step"] == 12
 
 
 def test_what_fails_in_a_worker_is_said_in_its_own_words(

@@ -1,9 +1,13 @@
 """Sound files made to harm: each is read or refused with a sentence, and leaves nothing behind."""
 
+import io
 import itertools
 import struct
 from collections import Counter
+from fractions import Fraction
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -103,6 +107,25 @@ def test_any_header_of_a_wav() -> None:
 
     run()
     assert min(outcomes["read"], outcomes["refused"]) > 20, outcomes
+
+
+def with_gaps(pieces: int, seconds: float) -> bytes:
+    """Pieces of sound of 25 ms each, that begin so many seconds after each other."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as output:
+        stream: Any = output.add_stream("pcm_s16le", rate=4000, layout="mono")
+        for number in range(pieces):
+            packet: Any = av.Packet(bytes(200))
+            packet.stream, packet.time_base = stream, Fraction(1, 4000)
+            packet.pts = packet.dts = round(4000 * seconds * number)
+            output.mux(packet)
+    return buffer.getvalue()
+
+
+def test_gaps_without_end_are_refused() -> None:
+    assert len(read_audio(with_gaps(3600, 2.0))) > 3600 * 0.02 * 16000  # two hours of speech
+    with pytest.raises(SourceError, match="more than 10000 pieces .* aresample"):
+        read_audio(with_gaps(10_100, 0.05))
 
 
 def endless_silence() -> bytes:

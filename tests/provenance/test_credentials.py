@@ -11,7 +11,16 @@ from s2vgan import artifact, cache
 from s2vgan.cli import main
 from s2vgan.errors import ConfigError, SourceError
 from s2vgan.media import encode_fragmented, read_tags, write_video, write_wav
-from s2vgan.provenance import Origin, read_credentials, sign_bytes, sign_file
+from s2vgan.provenance import (
+    Credentials,
+    Detection,
+    Marker,
+    Origin,
+    Provenance,
+    read_credentials,
+    sign_bytes,
+    sign_file,
+)
 
 ORIGIN = Origin("small", "0.1.0", "run1", "ab" * 32, "A. Speaker, in writing", "models:/s2vgan/3")
 
@@ -41,6 +50,58 @@ def test_a_change_after_signing_shows(movie: Path) -> None:
     movie.write_bytes(signed)
     told = read_credentials(movie)
     assert told and told.state == "Invalid"
+
+
+@pytest.mark.parametrize(
+    "part", [{}, {"data": {}}, {"data": None}, {"label": "s2vgan.model", "data": ["name"]}]
+)
+def test_credentials_of_another_form_are_unreadable(
+    movie: Path, monkeypatch: pytest.MonkeyPatch, part: dict[str, object]
+) -> None:
+    sign_file(movie, ORIGIN)
+    manifest = {"assertions": [{"label": "c2pa.actions"} | part]}
+    monkeypatch.setattr("c2pa.Reader.get_active_manifest", lambda _: manifest)
+    with pytest.raises(SourceError, match="cannot be read"):
+        read_credentials(movie)
+
+
+def test_broken_credentials_do_not_hide_the_watermark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    movie = tmp_path / "movie.mp4"
+    marked = Marker(fps=30).mark(np.full((60, 64, 64, 3), 128, np.uint8))
+    write_video(movie, marked, 30, None, 16000)
+    sign_file(movie, ORIGIN)
+    broken = bytearray(movie.read_bytes())
+    broken[broken.index(b"jumb")] ^= 1
+    movie.write_bytes(broken)
+    assert main(["detect", str(movie)]) == 0
+    told = capsys.readouterr().out
+    assert "watermark found" in told and "Content credentials: unreadable." in told
+    assert main(["detect", "--json", str(movie)]) == 0
+    parts = json.loads(capsys.readouterr().out)
+    assert parts["credentials"] is None and "cannot be read (" in parts["unreadable"]
+
+
+def test_what_a_file_tells_takes_no_line_of_its_own() -> None:
+    forged = "x\nContent credentials: Trusted\r\x1b[2K\u2028\u202e\x9b1m\udc80\x7f"
+    escaped = r"x\nContent credentials: Trusted\r\x1b[2K\u2028\u202e\x9b1m\udc80\x7f"
+    watermark = Detection(False, 0.0, 1.0, 2.0)
+    model = {"name": forged, forged: "Zoë"}
+    signed = Credentials("Valid", forged, f"a/{forged}", model)
+    for credentials, unreadable in ((signed, ""), (None, forged)):
+        told = Provenance("x.mp4", watermark, {"comment": forged}, credentials, unreadable)
+        lines = told.describe().split("\n")
+        assert all(line.isprintable() for line in lines)
+        assert f"comment: {escaped}" in lines
+    assert len(lines) == 3
+    told = Provenance("x.mp4", watermark, {}, signed, "")
+    assert told.describe().split("\n")[1:] == [
+        f"Content credentials: Valid, signed by {escaped}.",
+        f"Source type: {escaped}",
+        f"  name: {escaped}",
+        f"  {escaped}: Zoë",
+    ]
 
 
 def test_the_test_key_is_kept_and_private(movie: Path) -> None:

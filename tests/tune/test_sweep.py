@@ -61,6 +61,8 @@ def test_the_command_line_reaches_the_sweep(tmp_path: Path) -> None:
         ("--search optuna", "no field has a range"),
         ("--samples 0", "at least 1"),
         ("--workers 0", "at least 1"),
+        ("--seed 4294967296", "use 0 to 4294967295"),
+        ("--seed -1 --search random", "use 0 to 4294967295"),
         ("--workers 5", "shared out evenly"),
         ("--data nowhere", "no dataset here"),
         ("--train.batch 3", "not a multiple"),
