@@ -138,6 +138,6 @@ def _library() -> ModuleType:
     except (ImportError, OSError, RuntimeError) as error:
         raise ConfigError(
             f"content credentials: c2pa-python cannot be loaded ({error}); install it again by "
-            "`pip install c2pa-python`, or do without by --no-credentials."
+            "`pip install c2pa-python`; `s2vgan speak --no-credentials` does without."
         ) from error
     return c2pa
