@@ -107,7 +107,7 @@ class LogReader:
         """The whole lines since the last call; one that a crash has cut off is left out."""
         try:
             stream = self._path.open("rb")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         with stream:
             now = os.fstat(stream.fileno())

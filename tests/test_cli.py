@@ -264,6 +264,8 @@ def test_the_log_forgets_what_came_after_the_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_growing_log_is_read_once_and_one_written_anew_from_its_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert read_log(tmp_path / "file") == []
     reader = LogReader(tmp_path)
     assert reader.new() == []
     log = RunLog(tmp_path)
